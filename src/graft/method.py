@@ -1,0 +1,253 @@
+"""The contract: a method is a frozen set of hyperparameters that builds parts; a part says by its verbs what it does.
+
+Nothing else about a method matters to the rest of graft. A part defines any of
+
+    before       changes what enters a site
+    after        changes what leaves it
+    params       gives new values for the site's parameters; having it is being mergeable
+    keys_values  adds keys and values to an attention
+    tokens       adds virtual tokens in front of a row
+    around       runs, repeats or skips a layer
+
+and never asks what kind of layer, model, adapter name or device it sits on: the engine in `graft.attach` owns that.
+"""
+
+import ast
+import functools
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from graft.anatomy.site import Site
+from graft.errors import BadInput
+
+if TYPE_CHECKING:
+    from graft.attach.call import Call
+
+VERBS = ("before", "after", "params", "keys_values", "tokens", "around")
+
+
+class Part(nn.Module):
+    """The trainable tensors of one method at one site, and what they do there.
+
+    Subclasses are final: they own Parameters and buffers (no `nn.Linear`, which the next "all-linear" or a quantizer
+    would find) and define verbs. Verbs are pure in their arguments: with gradient checkpointing they run twice.
+    """
+
+    dropout: float = 0.0
+
+    def before(self, x: Tensor, site: Site, call: "Call") -> Tensor:
+        """What enters the site instead of `x`."""
+        raise NotImplementedError
+
+    def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
+        """What leaves the site instead of `y`, given what entered."""
+        raise NotImplementedError
+
+    def params(self, site: Site) -> dict[str, Tensor]:
+        """New values by parameter name: `weight` dense (out, in), `bias` (out,); the engine puts them in place."""
+        raise NotImplementedError
+
+    def keys_values(self, site: Site, call: "Call") -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys and values, each (n, key heads, width), and a gate (heads,) or None; a gate means its own softmax."""
+        raise NotImplementedError
+
+    def tokens(self, call: "Call") -> Tensor:
+        """Virtual tokens, (n, embedding width)."""
+        raise NotImplementedError
+
+    def around(self, inner: Callable[[Tensor], Tensor], x: Tensor, call: "Call") -> Tensor:
+        """The layer's output, calling `inner` as often as the method wants."""
+        raise NotImplementedError
+
+    @classmethod
+    def verbs(cls) -> frozenset[str]:
+        """The verbs this part defines."""
+        return frozenset(verb for verb in VERBS if getattr(cls, verb) is not getattr(Part, verb))
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Dropout on the part's own branch: active in training mode only."""
+        return nn.functional.dropout(x, self.dropout, self.training)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "Part":
+        # `model.to(bfloat16)` moves a part but never rounds it: adapters train in fp32 under a half-precision base.
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved.to(tensor.dtype) if moved.dtype != tensor.dtype else moved
+
+        return super()._apply(keep_dtype, recurse)
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base of all methods: a frozen dataclass of hyperparameters. Subclasses are final and live one to a file.
+
+    Class variables say what the engine and the trainer need to know: `family`, the method's own default
+    `learning_rate`, how far an untrained adapter may be from the base (`start`: "exact", "near" or "elsewhere"), and
+    `in_place` for the rare method that trains the base's own tensors.
+    """
+
+    family: ClassVar[str] = "function"
+    learning_rate: ClassVar[float] = 1e-3
+    start: ClassVar[Literal["exact", "near", "elsewhere"]] = "exact"
+    in_place: ClassVar[bool] = False
+
+    def expression(self) -> str:
+        """The site expression this method asks for."""
+        return getattr(self, "sites", "")
+
+    def build(self, site: Site) -> Part:
+        """One part for one site. `site.weight` and `site.bias` are readable."""
+        raise NotImplementedError
+
+    def grow(self, sites: Sequence[Site]) -> list[tuple[Site, Part]]:
+        """Parts for all sites at once; override where parts share tensors."""
+        return [(site, self.build(site)) for site in sites]
+
+    def count(self, sites: Sequence[Site]) -> int:
+        """Trainable parameters by the method's own formula, from shapes alone."""
+        raise NotImplementedError
+
+    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        """A start that needs weights or data; most methods need neither."""
+
+    def during(
+        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
+    ) -> Tensor | None:
+        """Called once per optimizer step and phase; in phase `loss` a returned scalar is added to the loss."""
+
+    def groups(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
+        """Optimizer groups; one group of everything trainable unless the method wants another."""
+        return [{"params": [p for part in parts for p in part.parameters() if p.requires_grad]}]
+
+    def deployed(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """The form that is stored and served; a method whose training form is larger gives smaller parts."""
+        return parts
+
+    def serving(self) -> "Method":
+        """The method of the deployed form: `self` unless deployment changes the hyperparameters."""
+        return self
+
+    def methods(self) -> tuple["Method", ...]:
+        """The methods this is a sum of, left to right."""
+        return (self,)
+
+    def __add__(self, other: "Method") -> "Sum":
+        return Sum((*self.methods(), *other.methods()))
+
+    @classmethod
+    def slug(cls) -> str:
+        """The name of the method's file, which is its name on the command line."""
+        return cls.__module__.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class Sum(Method):
+    """Several methods as one adapter, applied left to right. Written `LoRA() + PrefixTuning()`."""
+
+    terms: Annotated[tuple[Method, ...], "the methods, in the order they are applied"] = ()
+    family: ClassVar[str] = "hybrid"
+
+    def methods(self) -> tuple[Method, ...]:
+        return self.terms
+
+    @property
+    def learning_rate(self) -> float:  # type: ignore[override]
+        """The smallest of the terms' own rates; each term keeps its own group in training."""
+        return min(term.learning_rate for term in self.terms)
+
+
+def check(condition: bool, method: Method, name: str, rule: str, remedy: str) -> None:
+    """Refuse an impossible hyperparameter: what was wrong, what was seen, what to do."""
+    if not condition:
+        seen = getattr(method, name)
+        raise BadInput(f"{type(method).__name__}: {name} {rule}, got {seen!r}. {remedy}")
+
+
+def kaiming(*shape: int) -> nn.Parameter:
+    """A (…, out, in) parameter with U(±1/√in) entries: `kaiming_uniform` with a = √5, every linear layer's own start."""
+    bound = shape[-1] ** -0.5
+    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
+
+
+def normal(*shape: int, std: float) -> nn.Parameter:
+    """A parameter with N(0, std²) entries."""
+    return nn.Parameter(torch.empty(*shape).normal_(0.0, std))
+
+
+def zeros(*shape: int) -> nn.Parameter:
+    """A parameter of zeros."""
+    return nn.Parameter(torch.zeros(*shape))
+
+
+@functools.cache
+def files() -> dict[str, str]:
+    """Every method as {file name: class name}, read from the syntax trees so that nothing is imported."""
+    found = {}
+    for path in sorted((Path(__file__).parent / "methods").glob("*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            bases = {base.id for base in getattr(node, "bases", ()) if isinstance(base, ast.Name)}
+            if isinstance(node, ast.ClassDef) and bases & {"Method", "Sum"}:
+                found[path.stem] = node.name
+    return found
+
+
+def find(name: str) -> type[Method]:
+    """The method class called `name`, by file name or class name. Raises BadInput with the nearest matches."""
+    import difflib
+
+    by_name = {key.lower(): stem for stem, class_name in files().items() for key in (stem, class_name)}
+    stem = by_name.get(name.strip().lower())
+    if stem is None:
+        near = difflib.get_close_matches(name.strip().lower(), by_name, n=1)
+        hint = f" Did you mean {by_name[near[0]]}?" if near else ""
+        raise BadInput(f"there is no method {name!r}.{hint} Methods: {', '.join(files())}.")
+    return getattr(importlib.import_module(f"graft.methods.{stem}"), files()[stem])
+
+
+def named(name: str, settings: Mapping[str, Mapping[str, Any]] | None = None) -> Method:
+    """The method written `name`, such as "lora" or "lora+prefix_tuning", with hyperparameters by method.
+
+    Raises BadInput for an unknown method, an unknown hyperparameter or settings of a method that `name` lacks.
+    """
+    settings = dict(settings or {})
+    terms = []
+    for word in name.split("+"):
+        kind = find(word)
+        values = dict(settings.pop(kind.slug(), {}))
+        known = {f.name for f in fields(kind)}
+        if unknown := sorted(values.keys() - known):
+            raise BadInput(f"{kind.slug()} has no option {', '.join(unknown)}; it has: {', '.join(sorted(known))}.")
+        terms.append(kind(**values))
+    if settings:
+        raise BadInput(f"settings for {', '.join(settings)}, but the method is {name!r}. Remove them or add the method.")
+    return terms[0] if len(terms) == 1 else sum(terms[2:], terms[0] + terms[1])
+
+
+def describe(method: Method) -> dict[str, Any]:
+    """The method as plain data: {"method": slug, **hyperparameters}; a sum as {"sum": [...]}. `restore` reads it back."""
+    if isinstance(method, Sum) and type(method) is Sum:
+        return {"sum": [describe(term) for term in method.terms]}
+    return {"method": type(method).slug(), **{f.name: getattr(method, f.name) for f in fields(method)}}
+
+
+def restore(description: Mapping[str, Any]) -> Method:
+    """The method that `describe` described. Unknown hyperparameters and methods raise BadInput."""
+    if "sum" in description:
+        return Sum(tuple(restore(term) for term in description["sum"]))
+    values = dict(description)
+    kind = find(str(values.pop("method", "")))
+    known = {f.name: f for f in fields(kind)}
+    if unknown := sorted(values.keys() - known.keys()):
+        raise BadInput(
+            f"{kind.slug()}: this version of graft does not know {', '.join(unknown)}. Update graft to load this adapter."
+        )
+    missing = [n for n, f in known.items() if n not in values and f.default is MISSING and f.default_factory is MISSING]
+    if missing:
+        raise BadInput(f"{kind.slug()}: the description lacks {', '.join(missing)}.")
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
