@@ -1,0 +1,70 @@
+"""The options of the chosen methods: `--lora.rank 8`, and `--rank 8` where no other option has that name."""
+
+import difflib
+import importlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from graft import catalogue
+from graft.errors import BadInput
+from graft.options.fields import Field, fields_of
+from graft.options.recipe import Entry
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One option of a verb (`method` is empty) or of a method, and the names it may be given by."""
+
+    field: Field
+    names: tuple[str, ...]
+    method: str = ""
+
+    @property
+    def keyword(self) -> str:
+        """A Python name for it, different for every method's field."""
+        return f"{self.method}__{self.field.name}" if self.method else self.field.name
+
+
+def settings_of(methods: Iterable[str], taken: Iterable[str]) -> list[Setting]:
+    """Give the settings of some methods; `taken` are the verb's own option names. Imports the methods, so torch."""
+    found = [(method, field) for method in methods for field in fields_of(_class_of(method))]
+    count = Counter([field.name for _, field in found] + list(taken))
+    alone = {name for name, times in count.items() if times == 1}
+    return [Setting(field, (f"{method}.{field.name}", *({field.name} & alone)), method) for method, field in found]
+
+
+def choose(arguments: Sequence[str], entries: Sequence[Entry]) -> tuple[str | None, list[Entry]]:
+    """Find which method is asked for, before parsing, because its fields are options too.
+
+    Also gives the recipe's entries without the settings of methods that the arguments replaced.
+    """
+    typed = [word.removeprefix("--method=") for word in arguments if word.startswith("--method=")]
+    typed += [after for word, after in pairwise(arguments) if word == "--method"]
+    written = [entry.value for entry in entries if entry.key == "method" and isinstance(entry.value, str)]
+    replaced = set(split(written[0])) - set(split(typed[-1])) if typed and written else set()
+    kept = [entry for entry in entries if entry.key.partition(".")[0] not in replaced]
+    return next(iter([*typed[-1:], *written]), None), kept
+
+
+def split(sum_of_methods: str) -> list[str]:
+    """Split `lora+prefix_tuning` into the names of its methods; a class's name does as well as its file's.
+
+    Raises BadInput for an unknown or repeated one.
+    """
+    entries = catalogue.methods().values()
+    known = {key.lower(): entry.name for entry in entries for key in (entry.class_name, entry.name)}
+    words = [word.strip().lower() for word in sum_of_methods.split("+")]
+    wrong = [f"{word} is in the sum twice" for word, times in Counter(words).items() if times > 1]
+    for word in words:
+        if word not in known:
+            near = difflib.get_close_matches(word, known, 1, 0)
+            wrong.append(f'there is no method "{word}"' + (f'; the nearest is "{known[near[0]]}"' if near else ""))
+    if wrong:
+        raise BadInput(f"method {sum_of_methods}: {', '.join(wrong)}. There are: {', '.join(catalogue.methods())}.")
+    return [known[word] for word in words]
+
+
+def _class_of(method: str) -> type:
+    return getattr(importlib.import_module(f"graft.methods.{method}"), catalogue.methods()[method].class_name)
