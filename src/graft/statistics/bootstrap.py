@@ -1,0 +1,147 @@
+"""Confidence intervals: the paired bootstrap over items, and the smallest difference a test set can show.
+
+Items are drawn with replacement, the same draw for both systems (Koehn 2004, "Statistical significance tests for
+machine translation evaluation"). Quantiles of the draws make the interval, corrected twice:
+
+- *expanded* (Hesterberg 2015, "What teachers should know about the bootstrap"): plain quantiles are as narrow as a
+  normal interval with a variance divided by n instead of n − 1; the wider ones match Student's t on small test sets;
+- *bias-corrected* (Efron 1981): a resample has fewer distinct items, which moves scores such as macro F1 over many
+  classes or the calibration error to one side; the quantiles are shifted by where the score lies among its draws.
+  (Macro F1 of 50 classes on 200 items: plain 95 % intervals held the true score 63 times in 100, these 92.)
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from graft.errors import BadInput
+from graft.statistics.measure import Array, Measure, same_shape
+
+CELLS = 2_000_000  # of the weight matrix held at once: 16 MB
+FEWEST = 0.001  # the least share of draws that is taken to lie on either side of the score
+UNDEFINED = 0.05  # the share of resamples without a score above which there is no interval
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its interval and standard error, in the metric's unit; NaN, with the reason, where there is none."""
+
+    value: float
+    low: float
+    high: float
+    error: float
+    reason: str | None = None
+
+    def as_json(self) -> dict[str, float | str | None]:
+        """The fields by name; NaN and infinity become None."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high, "error": self.error}
+        return {key: number if math.isfinite(number) else None for key, number in numbers.items()} | {
+            "reason": self.reason
+        }
+
+
+def interval(
+    metric: Measure, statistics: Array, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The score of one system with its interval over items.
+
+    A proportion gets Wilson's interval, which also holds where all items are right; everything else the bootstrap's.
+    """
+    value, reason = metric.aggregate(statistics), metric.reason(statistics)
+    if reason is None and metric.proportion:
+        return _wilson(value, len(statistics), level)
+    draws = _nothing() if reason else _draws(metric, [statistics], resamples, seed)[0]
+    return _interval(value, draws, len(statistics), level, reason)
+
+
+def paired_bootstrap(
+    metric: Measure, base: Array, other: Array, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The difference other − base with its interval; both are (n, d) statistics of the same items in order."""
+    same_shape(base, other)
+    value = metric.aggregate(other) - metric.aggregate(base)
+    reason = undefined(metric, base, other)
+    if reason:
+        return _interval(value, _nothing(), len(base), level, reason)
+    draws_base, draws_other = _draws(metric, [base, other], resamples, seed)
+    return _interval(value, draws_other - draws_base, len(base), level, None)
+
+
+def undefined(metric: Measure, base: Array, other: Array) -> str | None:
+    """Why the two cannot be compared, or None."""
+    sides = [(side, metric.reason(statistics)) for side, statistics in (("base", base), ("other", other))]
+    return "; ".join(f"{side}: {reason}" for side, reason in sides if reason) or None
+
+
+def smallest_difference(items: int, deviation: float, *, power: float = 0.8, level: float = 0.95) -> float:
+    """The smallest true difference that a paired comparison of this many items shows with this power.
+
+    deviation: standard deviation over items of the paired difference (for a score that is no mean: the standard error
+    of the difference times √items). It is (t(level) + t(power)) · deviation / √items, in the metric's unit. NaN for
+    fewer than two items or no deviation: equal outputs tell nothing about what could have been shown.
+    """
+    if not 0 < power < 1 or not 0 < level < 1:
+        raise BadInput(f"power and level must lie between 0 and 1, got {power} and {level}. Try 0.8 and 0.95.")
+    if items < 2 or not deviation > 0:
+        return math.nan
+    from scipy.stats import t
+
+    return float((t.ppf((1 + level) / 2, items - 1) + t.ppf(power, items - 1)) * deviation / math.sqrt(items))
+
+
+def _draws(metric: Measure, systems: list[Array], resamples: int, seed: int) -> list[Array]:
+    """The scores of each system under the same resamples: (resamples,) each."""
+    if resamples < 100:
+        raise BadInput(f"an interval needs at least 100 resamples, got {resamples}. Try 2000.")
+    scores = [
+        [metric.weighted(system, weights) for system in systems]
+        for weights in _weights(len(systems[0]), resamples, seed)
+    ]
+    return [np.concatenate(chunk) for chunk in zip(*scores, strict=True)]
+
+
+def _weights(items: int, resamples: int, seed: int) -> Iterator[Array]:
+    """How often each item is drawn in each resample, in chunks of (r, items)."""
+    generator = np.random.default_rng(seed)
+    step = max(1, CELLS // items)
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        drawn = generator.integers(0, items, (count, items)) + items * np.arange(count)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=count * items).reshape(count, items).astype(np.float64)
+
+
+def _interval(value: float, draws: Array, items: int, level: float, reason: str | None) -> Interval:
+    usable = draws[np.isfinite(draws)]
+    if reason is None and items < 2:
+        reason = "one item has no interval"
+    if reason is None and len(usable) < (1 - UNDEFINED) * len(draws):
+        reason = (
+            f"the metric is undefined in {1 - len(usable) / len(draws):.0%} of resamples: too few items of some kind"
+        )
+    if reason is not None:
+        return Interval(value, math.nan, math.nan, math.nan, reason)
+    from scipy.stats import norm, t
+
+    expand = math.sqrt(items / (items - 1))
+    width = expand * t.ppf((1 + level) / 2, items - 1)
+    # Ties, the rule for right-or-wrong scores, count half; a score beyond its draws must not send both ends one way.
+    below = float(np.mean(usable < value) + np.mean(usable == value) / 2)
+    shift = 2 * norm.ppf(min(max(below, FEWEST), 1 - FEWEST))
+    low, high = np.quantile(usable, norm.cdf([shift - width, shift + width]))
+    return Interval(value, float(low), float(high), float(usable.std()) * expand)
+
+
+def _wilson(value: float, items: int, level: float) -> Interval:
+    from scipy.stats import binomtest
+
+    share = value / 100
+    bounds = binomtest(round(share * items), items).proportion_ci(level, method="wilson")
+    return Interval(
+        value, 100 * float(bounds.low), 100 * float(bounds.high), 100 * math.sqrt(share * (1 - share) / items)
+    )
+
+
+def _nothing() -> Array:
+    return np.empty(0)
