@@ -96,7 +96,7 @@ def _settled(name: str) -> PretrainedConfig:
     kind, settings = ZOO[name]
     kind_of_config = CONFIG_MAPPING[kind]
     known = inspect.signature(kind_of_config.__init__).parameters.keys() | vars(kind_of_config()).keys()
-    known |= {"decoder_start_token_id", "forced_eos_token_id", *IDS, *kind_of_config.attribute_map}
+    known |= {"decoder_start_token_id", "norm_rel_ebd", "forced_eos_token_id", *IDS, *kind_of_config.attribute_map}
     config = kind_of_config(**{key: value for key, value in settings.items() if key in known})
     config.num_labels = 2
     for key, value in vars(config).items():

@@ -72,6 +72,7 @@ class Site:
     inputs: int = 0
     outputs: int = 0
     parameter: str = "weight"
+    bias_parameter: str = "bias"
     rows: Rows | None = None
     transposed: bool = False
     batch: tuple[int, ...] = ()
@@ -101,7 +102,7 @@ class Site:
     @property
     def bias(self) -> Tensor | None:
         """The role's bias, (outputs,), or None where the module has none."""
-        return self.view("bias") if getattr(self.module, "bias", None) is not None else None
+        return self.view(self.bias_parameter) if getattr(self.module, self.bias_parameter, None) is not None else None
 
     def view(self, parameter: str) -> Tensor:
         """The role's dense view of one of the module's parameters."""
