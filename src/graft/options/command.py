@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.exceptions import CoercionError, UnusedCliTokensError
 
@@ -65,7 +66,7 @@ def _command(verb: str, arguments: list[str], entries: list[recipe.Entry]) -> tu
     if method is None and not {"--help", "-h"} & set(arguments):
         # Only help does without the default method's settings: they would cost it an import of torch.
         method = next((field.default for field in fields if field.name == "method"), None)
-    return _subcommand(verb, fields, split(method) if method else []), Given(entries)
+    return _subcommand(verb, fields, split(method) if method else []), Given(entries, [field.name for field in _COMMON])
 
 
 def _subcommand(verb: str, fields: list[Field], methods: list[str]) -> App:
@@ -102,12 +103,16 @@ def _parameter(setting: Setting, group: Group | str) -> inspect.Parameter:
     if setting.keyword == "method":
         # Methods are choices in help and completion; a sum is taken as well, and `split` has checked it.
         kind, converter = Literal[tuple(catalogue.methods())], lambda _, tokens: tokens[0].value
+    elif kind == dict[str, Any]:
+        # What has no type here means what it means in YAML: 256 is a number, true a truth value.
+        plain = Parameter(converter=lambda _, tokens: yaml.safe_load(tokens[0].value))
+        kind = dict[str, Annotated[Any, plain]]  # type: ignore[valid-type]
     shown = Parameter(
         name=[f"--{name if '.' in name else name.replace('_', '-')}" for name in setting.names],
         help=field.help,
         group=group,
         converter=converter,
-        show_default=field.default not in (None, (), "", False),
+        show_default=field.default is not False and field.default not in (None, (), [], {}, ""),
         consume_multiple=True if is_list(kind) else None,
         negative=() if group is _EVERYWHERE or is_list(kind) else None,
     )

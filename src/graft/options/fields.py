@@ -75,5 +75,5 @@ def type_name(kind: Any) -> str:
     if get_origin(kind) in (tuple, list):
         return f"several {type_name(get_args(kind)[0])}"
     if get_origin(kind) is dict:
-        return f"{' to '.join(type_name(each) for each in get_args(kind))}"
-    return {type(None): "none", Path: "path"}.get(kind) or kind.__name__
+        return f"name: {type_name(get_args(kind)[1])}"
+    return {type(None): "none", Path: "path", Any: "any value"}.get(kind) or kind.__name__

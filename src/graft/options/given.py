@@ -20,10 +20,12 @@ class Given:
     """A source of values for cyclopts, asked when the arguments are read and nothing is converted yet."""
 
     recipe: Sequence[Entry]
+    only_typed: Sequence[str] = ()  # options that a recipe cannot hold
 
     def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
         """Add the entries for options that the arguments leave open. Raises BadInput for all that do not fit."""
         known = {_plain(name): each for each in arguments for name in each.parameter.name or ()}
+        known = {name: argument for name, argument in known.items() if name not in self.only_typed}
         wrong: list[str] = []
         tokens: list[tuple[Argument, Token]] = []
         for entry in self.recipe:
@@ -63,8 +65,10 @@ def _complaint(entry: Entry, argument: Argument | None, known: list[str]) -> str
     if argument is not None:
         seen = "null" if entry.value is None else "a list" if isinstance(entry.value, tuple) else f'"{entry.value}"'
         return f"{entry.key}: expected {type_name(argument.hint)}, got {seen}."
-    near = difflib.get_close_matches(_plain(entry.key), known, 1, 0)
-    return f'there is no option "{entry.key}"' + (f'; the nearest is "{near[0]}".' if near else ".")
+    near = difflib.get_close_matches(_plain(entry.key), known, 1)
+    return f'there is no option "{entry.key}"; ' + (
+        f'the nearest is "{near[0]}".' if near else f"there are: {', '.join(known)}."
+    )
 
 
 def _refuse_fractions(arguments: ArgumentCollection) -> None:

@@ -54,11 +54,8 @@ def run(name: str, options: dict[str, Any]) -> Result:
     verb = module(name)
     known = [field.name for field in dataclasses.fields(verb.Options)]
     if unknown := [option for option in options if option not in known]:
-        near = [difflib.get_close_matches(option, known, 1, 0) for option in unknown]
-        said = "; ".join(
-            f"{option!r} (nearest: {close[0] if close else 'none'})"
-            for option, close in zip(unknown, near, strict=True)
-        )
+        near = {option: difflib.get_close_matches(option, known, 1) for option in unknown}
+        said = ", ".join(f"{option} (nearest: {near[option][0]})" if near[option] else option for option in unknown)
         raise BadInput(f"graft {name} has no option {said}. It has: {', '.join(known)}.")
     chosen = verb.Options(**options)
     if "method" in known and isinstance(chosen.method, str):

@@ -1,0 +1,55 @@
+# Every target sets up what it needs, in .venv. The two to know: `make demo` and `make test`.
+SHELL  := /bin/bash
+PYTHON ?= python3
+BIN    := .venv/bin
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+CPU    := --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu
+TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format docs bench clean
+
+help:            ## show this
+	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+setup: .venv/ready-dev   ## install graft and what its development needs into .venv
+
+demo: .venv/ready        ## adapt the bundled model to real data, base beside adapters (a few minutes)
+	$(BIN)/graft demo
+
+test: .venv/ready-dev    ## the test suite
+	$(TEST)
+
+test-slow: .venv/ready-dev  ## the tests that take long
+	$(TEST) -m slow --timeout 1800
+
+check: .venv/ready-dev   ## style, types, and docs in step with the code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/build.py --check
+
+format: .venv/ready-dev  ## rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: .venv/ready-dev    ## write docs/reference from the code
+	$(BIN)/python docs/build.py
+
+bench: .venv/ready-dev   ## measure against peers
+	$(BIN)/python -m benchmarks
+
+clean:           ## remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# Without a GPU the CPU build of torch is enough, and several GB smaller than the one on PyPI.
+.venv/ready: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@command -v nvidia-smi >/dev/null || $(PIP) $(CPU) torch \
+		|| echo "no CPU build of torch to be had; taking the default one"
+	@$(PIP) -e .
+	@touch $@
+
+.venv/ready-dev: .venv/ready
+	@$(PIP) -e '.[dev,track]'
+	@touch $@

@@ -1,0 +1,81 @@
+"""Write docs/reference from the code: every verb and every method, with every option. `--check` only compares.
+
+One annotated field is the option on the command line, the key in a recipe, the row here.
+"""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from graft import catalogue, verbs
+from graft.files import write_text
+from graft.options.fields import Field, fields_of, type_name
+
+REFERENCE = Path(__file__).parent / "reference"
+WRITTEN = "<!-- Written by `make docs` from the source; do not edit. -->\n\n"
+
+
+def pages() -> dict[Path, str]:
+    """Every page of the reference."""
+    return {REFERENCE / "verbs.md": _verbs(), REFERENCE / "methods.md": _methods()}
+
+
+def _verbs() -> str:
+    text = (
+        WRITTEN + "# Verbs\n\n`graft VERB [recipe.yaml] [--option value]`, or `graft.VERB(option=value)` in Python.\n"
+    )
+    for name in catalogue.verbs():
+        options = verbs.module(name).Options
+        fields = fields_of(options)
+        required = "".join(f" {field.name.upper()}" for field in fields if field.required)
+        text += f"\n## {name}\n\n{inspect.getdoc(options)}\n\n```\ngraft {name}{required}\n```\n" + _table(fields)
+    return text
+
+
+def _methods() -> str:
+    text = WRITTEN + "# Methods\n\n`--method NAME --NAME.option value`, or `graft.CLASS(option=value)` in Python.\n"
+    for entry in catalogue.methods().values():
+        module = importlib.import_module(f"graft.methods.{entry.name}")
+        method = getattr(module, entry.class_name)
+        text += (
+            f"\n## {entry.name}\n\n`graft.{entry.class_name}` · {method.family}\n\n{_fenced(inspect.getdoc(module))}\n"
+        )
+        text += f"\n{inspect.getdoc(method)}\n" + _table(fields_of(method))
+    return text
+
+
+def _fenced(text: str | None) -> str:
+    """Keep the line breaks of a method's own description: its formulas are laid out by hand."""
+    return f"```\n{text}\n```"
+
+
+def _table(fields: Iterable[Field]) -> str:
+    rows = [
+        f"| `{field.name}` | {type_name(field.type)} | {'required' if field.required else f'`{_shown(field)}`'} "
+        f"| {field.help.replace('|', chr(92) + '|')} |"
+        for field in fields
+    ]
+    return "\n| option | type | default | |\n|---|---|---|---|\n" + "\n".join(rows) + "\n" if rows else ""
+
+
+def _shown(field: Field) -> str:
+    return "none" if field.default is None else str(field.default)
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or with --check say which are out of step."""
+    made = pages()
+    if "--check" in arguments:
+        stale = [path for path, text in made.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+        for path in stale:
+            print(f"{path} is out of step with the code: run `make docs`.", file=sys.stderr)
+        return 1 if stale else 0
+    for path, text in made.items():
+        write_text(path, text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
