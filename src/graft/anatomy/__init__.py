@@ -1,6 +1,7 @@
 """Finding sites by role in any model: the table of names, discovery, and the language of site expressions."""
 
 from graft.anatomy.anatomy import Anatomy, examine
+from graft.anatomy.selection import Missing, Selection, select
 from graft.anatomy.site import Heads, Rows, Site, Stack
 
-__all__ = ["Anatomy", "Heads", "Rows", "Site", "Stack", "examine"]
+__all__ = ["Anatomy", "Heads", "Missing", "Rows", "Selection", "Site", "Stack", "examine", "select"]

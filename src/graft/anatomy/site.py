@@ -1,9 +1,13 @@
 """A site: a named place in a model, known from the configuration alone and bound to live modules when grafted."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from graft.errors import BadInput
 
 LINEAR_ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 ROLES = (*LINEAR_ROLES, "experts", "attention", "ffn", "layer", "embed", "norm", "head", "stack", "module")
@@ -84,11 +88,18 @@ class Site:
     heads: Heads | None = None
     module: nn.Module | None = field(default=None, compare=False, repr=False)
     norm_module: nn.Module | None = field(default=None, compare=False, repr=False)
+    tokenizer: Callable[[str], Any] | None = field(default=None, compare=False, repr=False)
 
-    def bind(self, model: nn.Module) -> "Site":
-        """This site with its live modules of `model`."""
+    def bind(self, model: nn.Module, tokenizer: Callable[[str], Any] | None = None) -> "Site":
+        """This site with its live modules of `model`, and a tokenizer for methods that begin from words."""
         norm = model.get_submodule(self.norm) if self.norm else None
-        return replace(self, module=model.get_submodule(self.path), norm_module=norm)
+        return replace(self, module=model.get_submodule(self.path), norm_module=norm, tokenizer=tokenizer)
+
+    def token_ids(self, text: str) -> list[int]:
+        """The ids of `text`, without special tokens. Raises BadInput when no tokenizer was given to `graft.attach`."""
+        if self.tokenizer is None:
+            raise BadInput(f"a start from the words {text!r} needs a tokenizer: graft.attach(..., tokenizer=tokenizer).")
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[call-arg]
 
     def slot(self) -> str:
         """The site's name as a module name: no dots."""
