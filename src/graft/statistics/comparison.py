@@ -9,7 +9,7 @@ import numpy as np
 
 from graft.errors import BadInput
 from graft.statistics.bootstrap import Interval, interval, paired_bootstrap, smallest_difference
-from graft.statistics.measure import Measure, Record
+from graft.statistics.measure import Array, Measure, Record
 from graft.statistics.permutation import paired_permutation
 
 Item = int | str
@@ -110,7 +110,7 @@ def compare(
         other=interval(metric, other, resamples=resamples, level=level, seed=seed),
         difference=difference,
         p=paired_permutation(metric, base, other, resamples=resamples, seed=seed),
-        flips=flips(*pair, metric),
+        flips=_flips(metric, base, other, [record["item"] for record in pair[0]], None),
         smallest=smallest_difference(len(base), difference.error * math.sqrt(len(base)), level=level),
         level=level,
         resamples=resamples,
@@ -122,16 +122,9 @@ def flips(
     base_records: Sequence[Record], other_records: Sequence[Record], metric: Measure, *, tolerance: float | None = None
 ) -> Flips | None:
     """Which items changed, each way; None for a metric without item scores. Tolerance defaults to the metric's own."""
-    tolerance = metric.tolerance if tolerance is None else tolerance
-    base_records, other_records = paired(base_records, other_records)
-    base, other = (metric.items(metric.statistics(records)) for records in (base_records, other_records))
-    if base is None or other is None:
-        return None
-    gain = (other - base) * (1 if metric.higher_is_better else -1)
-    names = np.array([record["item"] for record in base_records], dtype=object)
-    unscored = int(np.isnan(gain).sum())
-    improved, worsened = names[gain > tolerance].tolist(), names[gain < -tolerance].tolist()
-    return Flips(improved, worsened, len(names) - unscored - len(improved) - len(worsened), unscored, tolerance)
+    pair = paired(base_records, other_records)
+    names = [record["item"] for record in pair[0]]
+    return _flips(metric, metric.statistics(pair[0]), metric.statistics(pair[1]), names, tolerance)
 
 
 def paired(base_records: Sequence[Record], other_records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
@@ -158,6 +151,19 @@ def paired(base_records: Sequence[Record], other_records: Sequence[Record]) -> t
         )
     order = _ordered(base)
     return [base[item] for item in order], [other[item] for item in order]
+
+
+def _flips(metric: Measure, base: Array, other: Array, names: Sequence[Item], tolerance: float | None) -> Flips | None:
+    tolerance = metric.tolerance if tolerance is None else tolerance
+    before, after = metric.items(base), metric.items(other)
+    if before is None or after is None:
+        return None
+    gain = (after - before) * (1 if metric.higher_is_better else -1)
+    improved, worsened = (
+        [names[row] for row in np.flatnonzero(side)] for side in (gain > tolerance, gain < -tolerance)
+    )
+    unscored = int(np.isnan(gain).sum())
+    return Flips(improved, worsened, len(names) - unscored - len(improved) - len(worsened), unscored, tolerance)
 
 
 def _by_item(side: str, records: Sequence[Record]) -> Mapping[Item, Record]:
