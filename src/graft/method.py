@@ -7,7 +7,6 @@ Nothing else about a method matters to the rest of graft. A part defines any of
     params       gives new values for the site's parameters; having it is being mergeable
     keys_values  adds keys and values to an attention
     tokens       adds virtual tokens in front of a row
-    around       runs, repeats or skips a layer
 
 and never asks what kind of layer, model, adapter name or device it sits on: the engine in `graft.attach` owns that.
 """
@@ -27,9 +26,18 @@ from graft.anatomy.site import Site
 from graft.errors import BadInput
 
 if TYPE_CHECKING:
+    from graft.anatomy import Anatomy
     from graft.attach.call import Call
 
-VERBS = ("before", "after", "params", "keys_values", "tokens", "around")
+Activation = Literal["relu", "gelu", "silu", "tanh"]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": nn.functional.relu,
+    "gelu": nn.functional.gelu,
+    "silu": nn.functional.silu,
+    "tanh": torch.tanh,
+}
+
+VERBS = ("before", "after", "params", "keys_values", "tokens")
 
 
 class Part(nn.Module):
@@ -40,6 +48,9 @@ class Part(nn.Module):
     """
 
     dropout: float = 0.0
+    length: int = 0  # virtual tokens or keys it adds; real tokens' positions move by as many
+    reads_residual: bool = False  # whether `after` asks the call for the residual stream
+    trims: bool = True  # whether the outputs at virtual tokens are cut off again
 
     def before(self, x: Tensor, site: Site, call: "Call") -> Tensor:
         """What enters the site instead of `x`."""
@@ -61,14 +72,32 @@ class Part(nn.Module):
         """Virtual tokens, (n, embedding width)."""
         raise NotImplementedError
 
-    def around(self, inner: Callable[[Tensor], Tensor], x: Tensor, call: "Call") -> Tensor:
-        """The layer's output, calling `inner` as often as the method wants."""
-        raise NotImplementedError
-
     @classmethod
     def verbs(cls) -> frozenset[str]:
         """The verbs this part defines."""
         return frozenset(verb for verb in VERBS if getattr(cls, verb) is not getattr(Part, verb))
+
+    def changed(self, site: Site) -> int:
+        """Entries of the base that differ after merging."""
+        return sum(value.numel() for value in self.params(site).values()) if "params" in self.verbs() else 0
+
+    def bound(self, site: Site) -> int:
+        """Upper bound on the rank of the update to the site's matrix; 0 where no matrix changes."""
+        changes_matrix = "params" in self.verbs() and site.parameter in self.params(site) and site.weight.dim() > 1
+        return min(site.inputs, site.outputs) if changes_matrix else 0
+
+    def borrow(self, other: "Part") -> None:
+        """Use another part's tensors without owning them: they are registered, saved and counted once, elsewhere."""
+        self.lent = (*getattr(self, "lent", ()), other)
+
+    def low_rank(self, site: Site, rank: int) -> "Part":
+        """Refuse a rank the site has no room for."""
+        if rank > min(site.inputs, site.outputs):
+            raise BadInput(
+                f"rank {rank} at {site.name}, a {site.outputs} by {site.inputs} matrix: choose at most "
+                f"{min(site.inputs, site.outputs)}."
+            )
+        return self
 
     def drop(self, x: Tensor) -> Tensor:
         """Dropout on the part's own branch: active in training mode only."""
@@ -105,9 +134,13 @@ class Method:
         """One part for one site. `site.weight` and `site.bias` are readable."""
         raise NotImplementedError
 
-    def grow(self, sites: Sequence[Site]) -> list[tuple[Site, Part]]:
-        """Parts for all sites at once; override where parts share tensors."""
+    def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
+        """Parts for all sites at once; override where parts share tensors. A part without a site is shared by others."""
         return [(site, self.build(site)) for site in sites]
+
+    def choose(self, anatomy: "Anatomy", model: nn.Module) -> Iterable[str]:
+        """Paths of the base's own parameters to train in place; only a method with `in_place` names any."""
+        return ()
 
     def count(self, sites: Sequence[Site]) -> int:
         """Trainable parameters by the method's own formula, from shapes alone."""
@@ -121,12 +154,16 @@ class Method:
     ) -> Tensor | None:
         """Called once per optimizer step and phase; in phase `loss` a returned scalar is added to the loss."""
 
+    def remarks(self, sites: Sequence[Site]) -> tuple[str, ...]:
+        """What a user should know about this method at these sites, such as tensors it had to create."""
+        return ()
+
     def groups(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
         """Optimizer groups; one group of everything trainable unless the method wants another."""
         return [{"params": [p for part in parts for p in part.parameters() if p.requires_grad]}]
 
-    def deployed(self, parts: Sequence[Part]) -> Sequence[Part]:
-        """The form that is stored and served; a method whose training form is larger gives smaller parts."""
+    def deployed(self, parts: Mapping[str, Part]) -> Mapping[str, Part]:
+        """The parts that are stored and served, by key; a method whose training form is larger gives smaller ones."""
         return parts
 
     def serving(self) -> "Method":
@@ -156,10 +193,19 @@ class Sum(Method):
     def methods(self) -> tuple[Method, ...]:
         return self.terms
 
+    def serving(self) -> "Method":
+        return Sum(tuple(term.serving() for term in self.terms))
+
     @property
     def learning_rate(self) -> float:  # type: ignore[override]
         """The smallest of the terms' own rates; each term keeps its own group in training."""
         return min(term.learning_rate for term in self.terms)
+
+
+def positive(method: Method, *names: str) -> None:
+    """Refuse hyperparameters that must be whole numbers of at least 1."""
+    for name in names:
+        check(isinstance(getattr(method, name), int) and getattr(method, name) >= 1, method, name, "must be at least 1", "Try 8.")
 
 
 def check(condition: bool, method: Method, name: str, rule: str, remedy: str) -> None:
@@ -167,6 +213,19 @@ def check(condition: bool, method: Method, name: str, rule: str, remedy: str) ->
     if not condition:
         seen = getattr(method, name)
         raise BadInput(f"{type(method).__name__}: {name} {rule}, got {seen!r}. {remedy}")
+
+
+class StandIn(Part):
+    """Trains a site's own parameters through copies, so that the base stays untouched. Used for task heads."""
+
+    def __init__(self, site: Site, names: Sequence[str] = ("weight", "bias")) -> None:
+        super().__init__()
+        self.names = tuple(name for name in names if getattr(site.module, name, None) is not None)
+        for name in self.names:
+            self.register_parameter(name, nn.Parameter(site.view(name).detach().clone().float()))
+
+    def params(self, site: Site) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self.names}
 
 
 def kaiming(*shape: int) -> nn.Parameter:
@@ -192,7 +251,7 @@ def files() -> dict[str, str]:
     for path in sorted((Path(__file__).parent / "methods").glob("*.py")):
         for node in ast.parse(path.read_text("utf-8")).body:
             bases = {base.id for base in getattr(node, "bases", ()) if isinstance(base, ast.Name)}
-            if isinstance(node, ast.ClassDef) and bases & {"Method", "Sum"}:
+            if isinstance(node, ast.ClassDef) and "Method" in bases:
                 found[path.stem] = node.name
     return found
 
@@ -231,7 +290,7 @@ def named(name: str, settings: Mapping[str, Mapping[str, Any]] | None = None) ->
 
 def describe(method: Method) -> dict[str, Any]:
     """The method as plain data: {"method": slug, **hyperparameters}; a sum as {"sum": [...]}. `restore` reads it back."""
-    if isinstance(method, Sum) and type(method) is Sum:
+    if isinstance(method, Sum):
         return {"sum": [describe(term) for term in method.terms]}
     return {"method": type(method).slug(), **{f.name: getattr(method, f.name) for f in fields(method)}}
 

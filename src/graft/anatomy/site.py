@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from graft.errors import BadInput
 
 LINEAR_ROLES = ("q", "k", "v", "o", "gate", "up", "down")
+# Roles that are places around modules, with no weight of their own.
+PAIR_ROLES = ("attention", "ffn", "layer", "stack", "experts")
 ROLES = (*LINEAR_ROLES, "experts", "attention", "ffn", "layer", "embed", "norm", "head", "stack", "module")
 
 

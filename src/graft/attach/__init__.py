@@ -1,0 +1,10 @@
+"""Grafting: how parts act on a model. Everything about hooks, rows, caches and virtual tokens is private to this folder."""
+
+from graft.attach.adapter import Adapter, Counts, Placed
+from graft.attach.attach import attach, detach
+from graft.attach.merge import merge, unmerge
+from graft.attach.probe import probe
+from graft.attach.spot import grafted, require
+from graft.attach.use import use
+
+__all__ = ["Adapter", "Counts", "Placed", "attach", "detach", "grafted", "merge", "probe", "require", "unmerge", "use"]

@@ -1,0 +1,157 @@
+"""The two hooks that act at a module. Functions of the module alone, never closures: they pickle, copy and shard."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graft.anatomy.site import Site
+from graft.attach.call import Call
+from graft.attach.proxy import Proxy, in_dtype
+from graft.attach.spot import Spot, Work
+from graft.errors import Refused
+
+
+def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+    """Before the module runs: let parts see or change its input; starve it where its parameters are replaced."""
+    spot: Spot = module.graft  # type: ignore[assignment]
+    call = spot.grafted.now()
+    works = [spot.work[name] for name in call.used() if name in spot.work]
+    if not works:
+        return None
+    x = first(args, kwargs)
+    for work in works:
+        for job in work.captures:
+            call.capture(job.point, job.site, x)
+    if call.mixed:
+        return None
+    work, changed = works[0], x
+    for job in work.befores:
+        changed = in_dtype(job.part, changed.dtype).before(changed, job.site, call)  # type: ignore[operator]
+    if work.replacing:
+        spot.kept = swap(args, kwargs, changed)
+        # An empty batch costs the base no product; `leave` runs its forward on the replaced parameters.
+        return swap(args, kwargs, changed[:0])
+    return None if changed is x else swap(args, kwargs, changed)
+
+
+def leave(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+    """After the module ran: replace what leaves it by what the parts make of it."""
+    spot: Spot = module.graft  # type: ignore[assignment]
+    call = spot.grafted.now()
+    used = [name for name in call.used() if name in spot.work]
+    if not used:
+        return None
+    for name in used:
+        if name in spot.grafted.watching:
+            spot.grafted.watching[name].add(spot.path)
+    if call.mixed:
+        changed = _by_rows(module, spot, call, used, args, kwargs, output)
+    else:
+        if spot.kept is not None:
+            (args, kwargs), spot.kept = spot.kept, None
+        changed = _act(module, spot.work[used[0]], call, args, kwargs, output)
+    for name in used:
+        for job in spot.work[name].afters:
+            if job.point == "exit":
+                call.captured.pop(("entry", job.site.name), None)
+                call.captured.pop(("residual", job.site.name), None)
+    return changed
+
+
+def _act(module: nn.Module, work: Work, call: Call, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+    """One adapter on all of its rows."""
+    if work.replacing:
+        output = replaced(module, work).run(*args, **kwargs)
+    if not work.afters:
+        return output
+    y = first_of(output)
+    for job in work.afters:
+        site = job.site
+        x = first(args, kwargs) if job.point == "site" else call.captured["entry", site.name]
+        share = y if site.rows is None else site.rows.take(y, -1)
+        new = in_dtype(job.part, share.dtype).after(x, share, site, call)  # type: ignore[operator]
+        y = new if site.rows is None else site.rows.put(y, new, -1)
+    return with_first(output, y)
+
+
+def _by_rows(
+    module: nn.Module, spot: Spot, call: Call, used: list[str], args: tuple, kwargs: dict[str, Any], output: Any
+) -> Any:
+    """Rows of one batch that use different adapters: each adapter on its own rows, the others as the base left them."""
+    x, y = first(args, kwargs), first_of(output)
+    for name in used:
+        work = spot.work[name]
+        if any(job.site.batch for job in (*work.replacing, *work.afters)):
+            raise Refused(f"rows vanish inside {spot.path}: use one adapter for the whole batch there, not one per row.")
+        rows = call.rows_of(name, len(x), x.device)
+        own = narrow(call, name, rows, len(x))
+        own_args, own_kwargs = swap(args, kwargs, x[rows])
+        for job in work.befores:
+            changed = in_dtype(job.part, x.dtype).before(first(own_args, own_kwargs), job.site, own)  # type: ignore[operator]
+            own_args, own_kwargs = swap(own_args, own_kwargs, changed)
+        part = y[rows] if not work.befores else first_of(type(module).forward(module, *own_args, **own_kwargs))
+        y = y.index_copy(0, rows, first_of(_act(module, work, own, own_args, own_kwargs, part)).to(y.dtype))
+    return with_first(output, y)
+
+
+def narrow(call: Call, name: str, rows: Tensor | None, size: int) -> Call:
+    """The call as the rows of one adapter see it."""
+    if rows is None:
+        return call
+    captured = {key: value[rows] for key, value in call.captured.items() if len(value) == size}
+    mask = call.mask
+    if mask is not None:
+        mask = mask[call.rows_of(name, len(mask), mask.device)]
+    return replace(call, names=name, captured=captured, mask=mask)
+
+
+def replaced(module: nn.Module, work: Work) -> Proxy:
+    """The module with new values for its parameters, assembled from all parts that change them, left to right."""
+    proxy = Proxy(module, {})
+    for job in work.replacing:
+        site = replace(job.site, module=proxy)
+        for name, value in job.part.params(site).items():
+            proxy.replace(name, placed(site, name, value))
+    return proxy
+
+
+def placed(site: Site, name: str, value: Tensor) -> Tensor:
+    """The module's tensor `name` with the site's share replaced; a bias the module lacks starts as zeros."""
+    stored = getattr(site.module, name, None)
+    if stored is None:
+        rows = site.rows
+        width = site.outputs if rows is None else rows.groups * rows.per_group * rows.width
+        stored = value.new_zeros(width, dtype=site.weight.dtype)
+    return site.place(name, stored, value.to(stored.dtype))
+
+
+def first(args: tuple, kwargs: dict[str, Any]) -> Tensor:
+    """The tensor a module is called with."""
+    if args:
+        return args[0]
+    return next(value for value in kwargs.values() if isinstance(value, torch.Tensor))
+
+
+def swap(args: tuple, kwargs: dict[str, Any], x: Tensor) -> tuple[tuple, dict[str, Any]]:
+    """The same arguments with another first tensor."""
+    if args:
+        return (x, *args[1:]), kwargs
+    name = next(name for name, value in kwargs.items() if isinstance(value, torch.Tensor))
+    return args, {**kwargs, name: x}
+
+
+def first_of(output: Any) -> Tensor:
+    """The hidden states in what a module returned: a tensor, a tuple that begins with one, or a model output."""
+    return output if isinstance(output, torch.Tensor) else output[0]
+
+
+def with_first(output: Any, y: Tensor) -> Any:
+    """The same output with other hidden states."""
+    if isinstance(output, torch.Tensor):
+        return y
+    if isinstance(output, tuple):
+        return (y, *output[1:])
+    output[next(iter(output.keys()))] = y
+    return output

@@ -1,0 +1,55 @@
+"""Virtual keys come before a row's real tokens, so real positions move by as many: where positions enter a stack."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graft.anatomy.site import Stack
+from graft.attach.proxy import Proxy
+
+
+def modules(model: nn.Module, stack: Stack) -> dict[str, nn.Module]:
+    """The stack's own modules that turn positions into something: rotary tables and learned embeddings, by path."""
+    root = model.get_submodule(stack.path)
+    found = {}
+    for name, module in root.named_modules():
+        path = f"{stack.path}.{name}" if stack.path else name
+        if any(path == layer or path.startswith(f"{layer}.") for layer in stack.layers):
+            continue
+        rotary = any(buffer.endswith("inv_freq") for buffer, _ in module.named_buffers(recurse=False))
+        learned = isinstance(module, nn.Embedding) and "pos" in name.rpartition(".")[2] or name.endswith("wpe")
+        if rotary or learned:
+            found[path] = module
+    return found
+
+
+def shift_rotary(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+    """Before a rotary table is read: move `position_ids` by the virtual keys in front of each row."""
+    shift = module.graft.grafted.now().shift  # type: ignore[union-attr]
+    if isinstance(shift, int) and shift == 0:
+        return None
+    by = shift if isinstance(shift, int) else shift[:, None]
+    if "position_ids" in kwargs:
+        return args, {**kwargs, "position_ids": kwargs["position_ids"] + by}
+    return (args[0], args[1] + by, *args[2:]), kwargs
+
+
+def shift_learned(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+    """After learned positions were looked up: look them up again in a table that starts `shift` entries later.
+
+    Moving the table, not the indices, serves every calling convention (indices, shapes, masks) alike.
+    """
+    shift = module.graft.grafted.now().shift  # type: ignore[union-attr]
+    if isinstance(shift, int):
+        return None if shift == 0 else _later(module, shift, args, kwargs)
+    by_shift = {n: _later(module, n, args, kwargs) for n in set(shift.tolist())}
+    rows = []
+    for row, n in enumerate(shift.tolist()):
+        out = by_shift[n] if by_shift[n].dim() == 3 else by_shift[n][None]
+        rows.append(out[row if len(out) == len(shift) else 0])
+    return torch.stack(rows)
+
+
+def _later(module: nn.Module, shift: int, args: tuple, kwargs: dict[str, Any]) -> Tensor:
+    return Proxy(module, {"weight": module.weight[shift:]}).run(*args, **kwargs)

@@ -1,0 +1,43 @@
+"""A stand-in for a module that answers some parameters with other tensors, so that its own `forward` uses them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+class Proxy:
+    """Reads like `module`, except for the attributes in `values`. `type(module).forward(proxy, x)` runs on them."""
+
+    def __init__(self, module: nn.Module, values: Mapping[str, Tensor]) -> None:
+        self.__dict__["_module"] = module
+        self.__dict__["_values"] = dict(values)
+
+    def __getattr__(self, name: str) -> Any:
+        values = self.__dict__["_values"]
+        return values[name] if name in values else getattr(self.__dict__["_module"], name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(*args, **kwargs)
+
+    def replace(self, name: str, value: Tensor) -> None:
+        """Answer `value` for `name` from now on."""
+        self.__dict__["_values"][name] = value
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own forward, on the replaced parameters."""
+        return type(self.__dict__["_module"]).forward(self, *args, **kwargs)
+
+
+def in_dtype(part: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The part with its parameters cast for one call: fp32 masters, arithmetic in the base's half precision.
+
+    Casting the small parameters instead of the activations is what keeps an adapter cheap over a bf16 base.
+    """
+    if dtype not in HALF:
+        return part
+    cast = {name: tensor.to(dtype) for name, tensor in part.named_parameters(recurse=False) if tensor.dtype != dtype}
+    return Proxy(part, cast) if cast else part  # type: ignore[return-value]

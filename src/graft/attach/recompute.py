@@ -1,0 +1,58 @@
+"""Gradient checkpointing: a segment that runs again in backward sees the Call of its own forward, not today's.
+
+Without this, switching adapters between forward and backward trains the wrong one, silently.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from graft.anatomy.site import Stack
+from graft.attach.call import Call
+from graft.attach.spot import Grafted
+
+
+class Bound:
+    """A checkpointing function that hands every segment the Call in force when its forward ran."""
+
+    def __init__(self, inner: Callable[..., Any], grafted: Grafted) -> None:
+        self.inner = inner
+        self.grafted = grafted
+
+    def __call__(self, segment: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return self.inner(Segment(segment, self.grafted, self.grafted.call), *args, **kwargs)
+
+
+class Segment:
+    """One checkpointed piece of one forward."""
+
+    def __init__(self, inner: Callable[..., Any], grafted: Grafted, call: Call | None) -> None:
+        self.inner = inner
+        self.grafted = grafted
+        self.call = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        before, self.grafted.call = self.grafted.call, self.call
+        try:
+            return self.inner(*args, **kwargs)
+        finally:
+            self.grafted.call = before
+
+
+def bind(grafted: Grafted, module: nn.Module, stack: Stack) -> None:
+    """Wrap the stack's checkpointing functions, once; models set them anew whenever checkpointing is switched on."""
+    if not module.training:
+        return
+    for owner in (module, *(grafted.model.get_submodule(path) for path in stack.layers)):
+        function = owner.__dict__.get("_gradient_checkpointing_func")
+        if function is not None and not isinstance(function, Bound):
+            owner._gradient_checkpointing_func = Bound(function, grafted)
+
+
+def unbind(model: nn.Module) -> None:
+    """Give every module its own checkpointing function back."""
+    for owner in model.modules():
+        function = owner.__dict__.get("_gradient_checkpointing_func")
+        if isinstance(function, Bound):
+            owner._gradient_checkpointing_func = function.inner

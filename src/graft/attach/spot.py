@@ -1,0 +1,143 @@
+"""What graft keeps on a model: one record for the whole of it, and one spot at each module where something acts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from graft.anatomy.site import Site, Stack
+from graft.attach.call import Call, KeysValues, Names
+from graft.errors import BadInput
+from graft.method import Part
+
+if TYPE_CHECKING:
+    from graft.anatomy import Anatomy
+    from graft.attach.adapter import Adapter
+
+Point = Literal["site", "entry", "residual", "exit", "keys", "tokens"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One thing one part does at one module: act on it, or let through what another module needs."""
+
+    point: Point
+    site: Site
+    part: Part
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that one adapter does at one module, sorted by when it happens."""
+
+    captures: tuple[Job, ...] = ()
+    befores: tuple[Job, ...] = ()
+    replacing: tuple[Job, ...] = ()
+    afters: tuple[Job, ...] = ()
+    keys: tuple[Job, ...] = ()
+    tokens: tuple[Job, ...] = ()
+
+    @classmethod
+    def of(cls, jobs: Iterable[Job]) -> Work:
+        """Sort jobs. `params` is used where a part has no cheaper form, or where two parts change the same parameters."""
+        jobs = tuple(jobs)
+        acting = [job for job in jobs if job.point in ("site", "exit")]
+        changing = [job for job in acting if "params" in job.part.verbs()]
+        slices = [job.site.name for job in changing]
+        dense = any("after" not in job.part.verbs() for job in changing) or len(set(slices)) < len(slices)
+        replacing = tuple(changing) if dense else ()
+        return cls(
+            captures=tuple(job for job in jobs if job.point in ("entry", "residual")),
+            befores=tuple(job for job in acting if "before" in job.part.verbs() and job not in replacing),
+            replacing=replacing,
+            afters=tuple(job for job in acting if "after" in job.part.verbs() and job not in replacing),
+            keys=tuple(job for job in jobs if job.point == "keys"),
+            tokens=tuple(job for job in jobs if job.point == "tokens"),
+        )
+
+
+class Spot(nn.Module):
+    """Lives on a module of the base as its child `graft`, owns the parts that act there, and runs what its hooks ask."""
+
+    def __init__(self, grafted: Grafted, path: str) -> None:
+        super().__init__()
+        self.grafted = grafted
+        self.path = path
+        self.stack: Stack | None = None
+        self.acts = False
+        self.permanent = False
+        self.work: dict[str, Work] = {}
+        self.jobs: dict[str, list[Job]] = {}
+        self.handles: list[RemovableHandle] = []
+        self.kept: tuple | None = None
+
+    def add(self, name: str, job: Job) -> None:
+        """Let adapter `name` do one more thing here."""
+        self.jobs.setdefault(name, []).append(job)
+        self.work[name] = Work.of(self.jobs[name])
+
+    def own(self, name: str, key: str, part: Part) -> None:
+        """Register a part as living here, so that devices, dtypes, sharding and checkpoints find it."""
+        self.add_module(child(name, key), part)
+
+    def remove(self, name: str) -> bool:
+        """Forget adapter `name`; whether nothing is left here."""
+        self.jobs.pop(name, None)
+        self.work.pop(name, None)
+        for key in [key for key in self._modules if key.startswith(f"{name.replace('.', '%')}:")]:
+            del self._modules[key]
+        return not self.jobs and not self._modules
+
+
+@dataclass
+class Grafted:
+    """The record of everything graft has put on one model."""
+
+    model: nn.Module
+    anatomy: Anatomy
+    adapters: dict[str, Adapter] = field(default_factory=dict)
+    names: Names = None
+    call: Call | None = None
+    spots: dict[str, Spot] = field(default_factory=dict)
+    trainable: dict[str, bool] = field(default_factory=dict)
+    implementations: dict[int, tuple[object, str]] = field(default_factory=dict)
+    prefixes: dict[str, dict[str, KeysValues]] = field(default_factory=dict)
+    watching: dict[str, set[str]] = field(default_factory=dict)
+
+    def now(self) -> Call:
+        """The call in progress, or one with the names in use when a module is run on its own."""
+        return self.call if self.call is not None else Call(names=self.names)
+
+    def lengths(self, name: str, stack: str) -> tuple[int, int]:
+        """How many virtual keys and how many virtual tokens adapter `name` adds to a stack's self-attention."""
+        keys, tokens = 0, 0
+        for placed in self.adapters[name].placed:
+            if placed.site is not None and placed.site.stack == stack and not placed.site.cross:
+                verbs = placed.part.verbs()
+                keys = max(keys, placed.part.length if "keys_values" in verbs else 0)
+                tokens += placed.part.length if "tokens" in verbs else 0
+        return keys, tokens
+
+
+def child(name: str, key: str) -> str:
+    """The module name of a part: an adapter's name and the part's key, with no dots."""
+    return f"{name.replace('.', '%')}:{key.replace('.', '_')}"
+
+
+def grafted(model: nn.Module) -> Grafted | None:
+    """The record on `model`, or None where nothing was ever attached."""
+    return model.__dict__.get("_grafted")
+
+
+def require(model: nn.Module, name: str | None = None) -> Grafted:
+    """The record on `model`; BadInput when there is none, or no adapter of that name."""
+    record = grafted(model)
+    if record is None:
+        raise BadInput(f"nothing is attached to this {type(model).__name__}. Call graft.attach(model, method) first.")
+    if name is not None and name not in record.adapters:
+        raise BadInput(f"there is no adapter {name!r}; attached are: {', '.join(record.adapters) or 'none'}.")
+    return record

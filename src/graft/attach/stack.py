@@ -1,0 +1,205 @@
+"""The hooks around a whole stack: they make the Call, put virtual tokens in, and take them out again."""
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graft.attach import recompute
+from graft.attach.call import Call, KeysValues
+from graft.attach.proxy import in_dtype
+from graft.attach.spot import Grafted, Spot
+from graft.attach.tokens import Insertion, plan
+from graft.errors import BadInput, NotApplied, Refused
+
+
+def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+    """Before a stack runs: one immutable Call for all that follows, and virtual tokens among the inputs."""
+    spot: Spot = module.graft  # type: ignore[assignment]
+    grafted, stack = spot.grafted, spot.stack
+    assert stack is not None
+    if grafted.call is not None and grafted.call.harvest is not None:
+        return None
+    inputs = named_inputs(module, args, kwargs)
+    call = Call(names=grafted.names, stack=stack.name, past=0, cache=inputs.get("past_key_values"))
+    lead = next((v for k in LEADING if (v := inputs.get(k)) is not None), None)
+    if lead is None:
+        lead = next(v for v in inputs.values() if isinstance(v, torch.Tensor))
+    batch = len(lead)
+    if call.mixed and batch % len(call.names or ()):
+        raise BadInput(
+            f"{len(call.names or ())} adapter names for a batch of {batch} rows: give graft.use one name per row."
+        )
+    mask = inputs.get("attention_mask")
+    past = call.cache.get_seq_length() if call.cache is not None else 0
+    call = replace(call, past=past, mask=mask if isinstance(mask, torch.Tensor) and mask.dim() == 2 else None)
+    recompute.bind(grafted, module, stack)
+    if call.used():
+        call, inputs = _virtual(grafted, spot, module, call, inputs, batch)
+    grafted.call = call
+    return (), inputs
+
+
+LEADING = ("input_ids", "inputs_embeds", "hidden_states")
+
+
+def finish(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+    """After a stack's trunk ran: cut the outputs at virtual tokens off again."""
+    spot: Spot = module.graft  # type: ignore[assignment]
+    call = spot.grafted.now()
+    if call.harvest is not None:
+        return None
+    # The head still runs: it needs the names, and nothing that would keep caches and activations alive.
+    spot.grafted.call = replace(call, cache=None, prefixes={}, captured={})
+    if call.inserted is None or not call.trims:
+        return None
+    return _trimmed(output, call.inserted)
+
+
+def _trimmed(output: Any, insertion: Insertion) -> Any:
+    if isinstance(output, torch.Tensor):
+        return insertion.trim(output)
+    if isinstance(output, tuple):
+        return (insertion.trim(output[0]), *output[1:])
+    output["last_hidden_state"] = insertion.trim(output["last_hidden_state"])
+    if output.get("hidden_states") is not None:
+        output["hidden_states"] = tuple(insertion.trim(hidden) for hidden in output["hidden_states"])
+    return output
+
+
+def named_inputs(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The module's arguments by name."""
+    names = [name for name in inspect.signature(type(module).forward).parameters if name != "self"]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _virtual(
+    grafted: Grafted, spot: Spot, module: nn.Module, call: Call, inputs: dict[str, Any], batch: int
+) -> tuple[Call, dict[str, Any]]:
+    """Positions moved by virtual keys; virtual tokens concatenated (no cache) or as a computed prefix (cache)."""
+    assert spot.stack is not None
+    lengths = {name: grafted.lengths(name, spot.stack.name) for name in call.used()}
+    keys = {name: length for name, (length, _) in lengths.items()}
+    tokens = {name: length for name, (_, length) in lengths.items() if length}
+    if tokens and _caching(module, inputs):
+        prefixes = {name: _computed(grafted, spot, module, call, name, keys[name]) for name in tokens}
+        call = replace(call, prefixes=prefixes)
+        keys = {name: keys[name] + tokens.get(name, 0) for name in keys}
+    elif tokens:
+        call, inputs = _concatenate(grafted, spot, module, call, inputs, tokens, batch)
+    inputs = _lengthened(grafted, spot, call, inputs)
+    if not any(keys.values()):
+        return call, inputs
+    if not call.mixed:
+        return replace(call, shift=keys[call.used()[0]]), inputs
+    shift = [keys.get(name, 0) if name else 0 for name in call.per_row(batch)]
+    return replace(call, shift=torch.tensor(shift, device=next(module.parameters()).device)), inputs
+
+
+def _caching(module: nn.Module, inputs: dict[str, Any]) -> bool:
+    """Whether this forward reads or fills a cache. Training never does: concatenation also trains when sharded."""
+    if inputs.get("past_key_values") is not None:
+        return True
+    if "past_key_values" not in inspect.signature(type(module).forward).parameters or module.training:
+        return False
+    asked = inputs.get("use_cache")
+    return bool(module.config.use_cache if asked is None else asked)  # type: ignore[union-attr]
+
+
+def _virtual_tokens(spot: Spot, call: Call, name: str, like: Tensor) -> Tensor:
+    """All virtual tokens of one adapter, (n, embedding width)."""
+    jobs = spot.work[name].tokens
+    return torch.cat([in_dtype(job.part, like.dtype).tokens(call).to(like.dtype) for job in jobs])  # type: ignore[operator]
+
+
+def _concatenate(
+    grafted: Grafted, spot: Spot, module: nn.Module, call: Call, inputs: dict[str, Any], tokens: dict[str, int], batch: int
+) -> tuple[Call, dict[str, Any]]:
+    """Longer embeddings, mask, positions and token types; the trunk's hook trims the output."""
+    assert spot.stack is not None
+    embeds = inputs.get("inputs_embeds")
+    if embeds is None:
+        grafted.call = call
+        embeds = grafted.model.get_submodule(spot.stack.embed or "")(inputs["input_ids"])
+    counts = tuple(tokens.get(name, 0) if name else 0 for name in call.per_row(batch))
+    insertion = plan(call.mask, batch, embeds.shape[1], counts, embeds.device)
+    virtual = embeds.new_zeros(batch, insertion.most, embeds.shape[-1])
+    for name in tokens:
+        own = _virtual_tokens(spot, call, name, embeds)
+        rows = call.rows_of(name, batch, embeds.device)
+        own = nn.functional.pad(own, (0, 0, 0, insertion.most - len(own)))
+        virtual = own.expand(batch, -1, -1) if rows is None else virtual.index_copy(0, rows, own.expand(len(rows), -1, -1))
+    mask = call.mask
+    if mask is None and insertion.source is not None:
+        mask = torch.ones(batch, embeds.shape[1], dtype=torch.long, device=embeds.device)
+    inputs = {**inputs, "input_ids": None, "inputs_embeds": insertion.join(embeds, virtual)}
+    if mask is not None:
+        inputs["attention_mask"] = mask = insertion.widen(mask, 1)
+    if inputs.get("token_type_ids") is not None:
+        inputs["token_type_ids"] = insertion.widen(inputs["token_type_ids"], 0)
+    names = inspect.signature(type(module).forward).parameters
+    if inputs.get("position_ids") is not None:
+        shifted = inputs["position_ids"].expand(batch, -1) + insertion_counts(insertion, batch, embeds.device)
+        own = torch.arange(insertion.most, device=embeds.device).expand(batch, -1)
+        inputs["position_ids"] = insertion.join(shifted[..., None], own[..., None])[..., 0]
+    elif insertion.source is not None and "position_ids" in names and mask is not None and spot.stack.causal:
+        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    if "use_cache" in names:
+        inputs["use_cache"] = False
+    trims = all(job.part.trims for name in tokens for job in spot.work[name].tokens)
+    kept = grafted.model.config.is_encoder_decoder and not spot.stack.causal
+    return replace(call, mask=mask, inserted=insertion, trims=trims and not kept), inputs
+
+
+def insertion_counts(insertion: Insertion, batch: int, device: torch.device) -> Tensor:
+    """(batch, 1): by how much each row's real positions move."""
+    if insertion.counts is None:
+        return torch.full((batch, 1), insertion.most, device=device)
+    return insertion.counts[:, None]
+
+
+def _lengthened(grafted: Grafted, spot: Spot, call: Call, inputs: dict[str, Any]) -> dict[str, Any]:
+    """A decoder's cross-attention mask, as long as the encoder's output with its virtual tokens."""
+    memory, mask = inputs.get("encoder_hidden_states"), inputs.get("encoder_attention_mask")
+    if memory is None:
+        return inputs
+    counts = tuple(grafted.lengths(name, "encoder")[1] if name else 0 for name in call.per_row(len(memory)))
+    if not any(counts):
+        return inputs
+    length = memory.shape[1] - max(counts)
+    if mask is None:
+        mask = torch.ones(len(memory), length, dtype=torch.long, device=memory.device)
+    if mask.shape[1] != length:
+        return inputs
+    insertion = plan(mask, len(memory), length, counts, memory.device)
+    return {**inputs, "encoder_attention_mask": insertion.widen(mask, 1)}
+
+
+def _computed(
+    grafted: Grafted, spot: Spot, module: nn.Module, call: Call, name: str, keys: int
+) -> dict[str, KeysValues]:
+    """Keys and values of one adapter's virtual tokens: in a causal stack they never see a real token, so once is enough."""
+    assert spot.stack is not None
+    if not spot.stack.causal:
+        raise Refused(f"{spot.path}: virtual tokens of a stack that sees both ways cannot be computed ahead of a cache.")
+    if bool(call.past != 0) and name in grafted.prefixes:
+        return grafted.prefixes[name]
+    like = grafted.model.get_submodule(spot.stack.embed or "").weight
+    alone = Call(names=name, stack=spot.stack.name, shift=keys, harvest={})
+    virtual = _virtual_tokens(spot, alone, name, like)  # type: ignore[arg-type]
+    grafted.call = alone
+    try:
+        module(inputs_embeds=virtual[None], use_cache=False)
+    finally:
+        grafted.call = None
+    wanted = [s.path for s in grafted.anatomy.sites if s.role == "attention" and s.stack == spot.stack.name and not s.cross]
+    assert alone.harvest is not None
+    if missing := [path for path in wanted if path not in alone.harvest]:
+        raise NotApplied(
+            f"{name}: the attention at {missing[0]} does not go through transformers' attention interface, so virtual "
+            "tokens cannot be used with a cache. Pass use_cache=False."
+        )
+    grafted.prefixes[name] = alone.harvest
+    return alone.harvest

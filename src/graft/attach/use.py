@@ -1,0 +1,50 @@
+"""Which adapter a forward uses: one for all rows, none, or one for each row."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import nn
+
+from graft.attach import in_place
+from graft.attach.call import Names
+from graft.attach.spot import Grafted, require
+from graft.errors import BadInput, Refused
+
+
+@contextmanager
+def use(model: nn.Module, names: str | Sequence[str | None] | None) -> Iterator[nn.Module]:
+    """Within the `with`, run `model` with one adapter, with None (the base), or with one name or None per row.
+
+    A sequence names the rows of each batch; a batch may hold a multiple of it (beams, several returns). Raises BadInput
+    for an unknown name, Refused where an adapter is merged or trains the base's own tensors and rows would differ.
+    """
+    record = require(model)
+    wanted = names if names is None or isinstance(names, str) else tuple(names)
+    if isinstance(wanted, tuple) and len(set(wanted)) == 1:
+        wanted = wanted[0]
+    _check(record, wanted)
+    before = record.names
+    _switch(record, wanted)
+    try:
+        yield model
+    finally:
+        _switch(record, before)
+
+
+def _check(record: Grafted, names: Names) -> None:
+    every = names if isinstance(names, tuple) else (names,)
+    if not every:
+        raise BadInput("an empty list of adapter names: give one name, None, or one per row.")
+    if unknown := sorted({name for name in every if name is not None and name not in record.adapters}):
+        raise BadInput(f"there is no adapter {', '.join(unknown)}; attached are: {', '.join(record.adapters)}.")
+    for name, adapter in record.adapters.items():
+        if adapter.merged and names != name:
+            raise Refused(f"{name!r} is merged into the base, which is all there is now. Unmerge it to use anything else.")
+        if adapter.trained and isinstance(names, tuple):
+            raise Refused(f"{name!r} trains the base's own tensors: rows of one batch cannot differ.")
+
+
+def _switch(record: Grafted, names: Names) -> None:
+    for name, adapter in record.adapters.items():
+        in_place.show(record, adapter, tuned=names == name)
+    record.names, record.call = names, None

@@ -1,0 +1,1 @@
+"""One method to a file, found by file: nothing is registered anywhere."""

@@ -1,0 +1,76 @@
+"""Series adapters (Houlsby et al. 2019, arXiv 1902.00751): a bottleneck after attention and after the FFN of each block.
+
+    A(z) = z + σ(z W_d + b_d) W_u + b_u,   a = LN₁(x + A₁(Attn(x))),   y = LN₂(a + A₂(FFN(a)))
+
+Starts near the base: weights are truncated normal with σ = 1e-3 as in the authors' code (the paper discusses 1e-2) and
+biases 0. The block's layer norms train too, as in the paper; `train_layernorm=False` leaves them as AdapterHub does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graft.anatomy.site import Site
+from graft.method import ACTIVATIONS, Activation, Method, Part, StandIn, positive, zeros
+
+if TYPE_CHECKING:
+    from graft.attach.call import Call
+
+
+class Series(Part):
+    """One bottleneck on what leaves a sub-layer, before dropout, residual and norm."""
+
+    def __init__(self, width: int, bottleneck: int, activation: Activation, std: float) -> None:
+        super().__init__()
+        self.down = _truncated(bottleneck, width, std)
+        self.down_bias = zeros(bottleneck)
+        self.up = _truncated(width, bottleneck, std)
+        self.up_bias = zeros(width)
+        self.activation = activation
+
+    def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
+        inner = ACTIVATIONS[self.activation](F.linear(y, self.down, self.down_bias))
+        return y + F.linear(inner, self.up, self.up_bias)
+
+
+def _truncated(out: int, width: int, std: float) -> nn.Parameter:
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(out, width), std=std, a=-2 * std, b=2 * std))
+
+
+@dataclass(frozen=True)
+class Houlsby(Method):
+    """A bottleneck adapter after attention and after the feed-forward network of every block."""
+
+    bottleneck: Annotated[int, "width of the bottleneck"] = 64
+    activation: Annotated[Activation, "non-linearity inside"] = "gelu"
+    std: Annotated[float, "standard deviation of the initial weights"] = 1e-3
+    train_layernorm: Annotated[bool, "train the blocks' layer norms too, as in the paper"] = True
+    sites: Annotated[str, "which sub-layers"] = "attention ffn"
+
+    family: ClassVar[str] = "function"
+    learning_rate: ClassVar[float] = 1e-3
+    start: ClassVar[Literal["exact", "near", "elsewhere"]] = "near"
+
+    def __post_init__(self) -> None:
+        positive(self, "bottleneck")
+
+    def expression(self) -> str:
+        return f"{self.sites}; norm" if self.train_layernorm else self.sites
+
+    def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
+        # The embedding's norm and the final norm belong to no block.
+        return [(site, self.build(site)) for site in sites if site.role != "norm" or site.layer is not None]
+
+    def build(self, site: Site) -> Part:
+        if site.role == "norm":
+            return StandIn(site)
+        return Series(site.outputs, self.bottleneck, self.activation, self.std)
+
+    def count(self, sites: Sequence[Site]) -> int:
+        r, blocks = self.bottleneck, [site for site in sites if site.role != "norm" or site.layer is not None]
+        norms = sum(site.outputs * (1 + (site.bias is not None)) for site in blocks if site.role == "norm")
+        return norms + sum(2 * site.outputs * r + r + site.outputs for site in blocks if site.role != "norm")
