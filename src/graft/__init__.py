@@ -47,6 +47,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOME[name]), name)
     elif name in _VERBS:
         value = importlib.import_module("graft.verbs").function(name)
+    elif name == "methods":
+        return importlib.import_module("graft.methods")
     else:
         raise AttributeError(f"module 'graft' has no attribute {name!r}")
     globals()[name] = value

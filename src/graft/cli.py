@@ -3,11 +3,16 @@
 Exit codes: 0 done, 1 a gate failed, 2 bad input, 3 a defect in graft, 130 interrupted.
 """
 
+import json
+import math
 import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
 
 from graft.errors import GraftError
 
@@ -36,29 +41,39 @@ def _run(arguments: Sequence[str]) -> int:
     from graft.options.command import parse
     from graft.verbs import run
 
-    call = parse(arguments)
+    console = _Console()
+    call = parse(arguments, console)
     if call is None:
         return 0
     result = run(call.verb, call.options)
     if call.json:
-        import json
-
-        print(json.dumps(result.as_json(), indent=2))
+        print(json.dumps(_finite(result.as_json()), indent=2))
     else:
-        from rich.console import Console
-
-        result.show(Console())
+        result.show(console)
     return result.exit_code
 
 
-def _fail(message: str, code: int) -> int:
-    from rich.console import Console
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
+
+def _fail(message: str, code: int) -> int:
     kind, _, rest = message.partition(":")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = _Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(kind, style="bold red", end="")
     console.print(f":{rest}" if rest else "", markup=False)
     return code
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave the closed pipe to `main`; rich would exit with 1, which here means a gate that failed."""
+        raise BrokenPipeError
 
 
 def _report() -> str:

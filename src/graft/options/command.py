@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.exceptions import CoercionError, UnusedCliTokensError
+from rich.console import Console
 
 from graft import __version__, catalogue, verbs
 from graft.errors import BadInput
@@ -42,10 +43,10 @@ class Call:
     json: bool
 
 
-def parse(arguments: Sequence[str]) -> Call | None:
+def parse(arguments: Sequence[str], console: Console | None = None) -> Call | None:
     """Turn the arguments into a call; None when help, the version or completion was asked for and given.
 
-    Raises BadInput for what cannot be understood.
+    Help goes to `console`. Raises BadInput for what cannot be understood.
     """
     verb, rest = (arguments[0], list(arguments[1:])) if arguments else ("", [])
     if verb in catalogue.verbs():
@@ -53,8 +54,9 @@ def parse(arguments: Sequence[str]) -> Call | None:
         app = _command_line(*_command(verb, rest, entries))
     else:
         app = _command_line()
+    words = [*arguments[:1], *rest]
     try:
-        return app([*arguments[:1], *rest], exit_on_error=False, print_error=False, result_action="return_value")
+        return app(words, console=console, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         raise BadInput(_said(error)) from error
 
@@ -106,7 +108,7 @@ def _parameter(setting: Setting, group: Group | str) -> inspect.Parameter:
     elif kind == dict[str, Any]:
         # What has no type here means what it means in YAML: 256 is a number, true a truth value.
         plain = Parameter(converter=lambda _, tokens: yaml.safe_load(tokens[0].value))
-        kind = dict[str, Annotated[Any, plain]]  # type: ignore[valid-type]
+        kind = dict[str, Annotated[Any, plain]]
     shown = Parameter(
         name=[f"--{name if '.' in name else name.replace('_', '-')}" for name in setting.names],
         help=field.help,
