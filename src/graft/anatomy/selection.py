@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from graft.anatomy.anatomy import Anatomy
 from graft.anatomy.expression import Clause, Word, fault, parse
 from graft.anatomy.names import ROUTERS
-from graft.anatomy.site import LINEAR_ROLES, ROLES, Site, Stack
+from graft.anatomy.site import LINEAR_ROLES, PAIR_ROLES, ROLES, Site, Stack
 from graft.anatomy.survey import Leaf, inside, relative
 from graft.anatomy.tree import ranges, tree
 from graft.errors import BadInput, Refused
@@ -171,7 +171,7 @@ class _Asked:
             raise self._fault(f"{text!r} is a {kinds[0]}", remedy + tree(self.anatomy.tree, text))
         if not leaves:
             raise self._unknown()
-        plain = {s.path: s for s in self.anatomy.sites if s.rows is None and not s.batch and s.role not in _PAIRS}
+        plain = {s.path: s for s in self.anatomy.sites if s.rows is None and not s.batch and s.role not in PAIR_ROLES}
         return [plain.get(leaf.path) or module_site(self.anatomy, leaf) for leaf in leaves]
 
     def _missing(self, stacks: list[Stack], layers: dict[str, tuple[int, ...]], found: list[Site]) -> list[Missing]:
@@ -208,9 +208,6 @@ class _Asked:
         of = f" the {kind}-attention of" if kind else ""
         remedy = f"Roles of this model: {self._roles()}. For modules outside them write globs over their paths:\n"
         return self._fault(f"there is no {text!r} in{of} {' and '.join(named)}", remedy + tree(self.anatomy.tree))
-
-
-_PAIRS = ("attention", "ffn", "layer", "stack", "experts")
 
 
 def module_site(anatomy: Anatomy, leaf: Leaf) -> Site:
