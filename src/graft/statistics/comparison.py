@@ -160,7 +160,7 @@ def _flips(metric: Measure, base: Array, other: Array, names: Sequence[Item], to
         return None
     gain = (after - before) * (1 if metric.higher_is_better else -1)
     improved, worsened = (
-        [names[row] for row in np.flatnonzero(side)] for side in (gain > tolerance, gain < -tolerance)
+        [names[int(row)] for row in np.flatnonzero(side)] for side in (gain > tolerance, gain < -tolerance)
     )
     unscored = int(np.isnan(gain).sum())
     return Flips(improved, worsened, len(names) - unscored - len(improved) - len(worsened), unscored, tolerance)
