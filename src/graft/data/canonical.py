@@ -50,10 +50,11 @@ def question_cells(row: Row) -> Cells:
     if isinstance(answers, str) and answers.lstrip()[:1] in ("{", "["):
         answers = _decoded(answers, "answers")
     if isinstance(answers, Mapping):
-        starts = answers.get("answer_start") or [None] * len(answers.get("text", []))
-        if len(starts) != len(answers.get("text", [])):
-            raise Unusable("as many answers as offsets are needed")
-        answers = [{"text": t, "answer_start": s} for t, s in zip(answers.get("text", []), starts, strict=True)]
+        texts = answers.get("text") or []
+        starts = answers.get("answer_start") or [None] * len(texts)
+        if len(starts) != len(texts):
+            raise Unusable(f"{len(texts)} answers and {len(starts)} offsets")
+        answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
     if isinstance(answers, str):
         answers = [answers]
     if answers is None or not isinstance(answers, list):
@@ -74,7 +75,8 @@ def choice_cells(row: Row) -> Cells:
     if isinstance(choices, str):
         choices = _decoded(choices, "choices")
     if isinstance(choices, Mapping):
-        choices, names = choices.get("text"), choices.get("label")
+        names = choices.get("label")
+        choices = choices.get("text")
     if not isinstance(choices, list) or len(choices) < 2:
         raise Unusable("needs at least two choices", "empty")
     choices = [str(choice) for choice in choices]

@@ -1,4 +1,4 @@
-"""`--columns "text=sentence,label=polarity"`: graft's column names from the user's, parsed once and applied to every row."""
+"""`--columns "text=sentence,label=polarity"`: graft's names for the user's columns, parsed once."""
 
 import difflib
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from graft.data.rows import Row
 from graft.errors import BadInput
 
-# A name is written as it is, or in double quotes when it has a comma, an equals sign, a plus or outer white space in it.
+# A name is written as it is, or in double quotes when it holds a comma, an equals sign, a plus or outer white space.
 _NAME = r'\s*("(?:[^"\\]|\\.)*"|[^",=+]+?)\s*'
 _PAIR = re.compile(rf"{_NAME}={_NAME}((?:\+{_NAME})*)(?:,|$)")
 _MORE = re.compile(rf"\+{_NAME}")
@@ -77,7 +77,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _pairs(text: str) -> list[tuple[str, tuple[str, ...]]]:
-    pairs = []
+    pairs: list[tuple[str, tuple[str, ...]]] = []
     at = 0
     while at < len(text) or not pairs:
         match = _PAIR.match(text, at)

@@ -1,4 +1,4 @@
-"""Which kind of rows these are: by the columns found, the mapping and the task given. In doubt it asks, never guesses."""
+"""Which kind of rows these are, by the columns found, the mapping and the task given. In doubt it asks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

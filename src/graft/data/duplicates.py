@@ -17,16 +17,15 @@ from graft.data.rows import Row
 SIMILAR = 0.8
 WORDS = 3
 BANDS, PER_BAND = 32, 4
-_PUNCTUATION = re.compile(r"[^\w]+")
+_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def normalize(text: str) -> str:
-    """Text without what does not change its meaning: NFKC, case folded, punctuation and white space as single spaces.
+    """Words and punctuation marks with single spaces between, NFKC, case folded: `Is it?` is `is it ?`.
 
-    Text of punctuation only keeps it.
+    Punctuation stays, since in code and data it is what is said.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return _PUNCTUATION.sub(" ", folded).strip() or " ".join(folded.split())
+    return " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
 def content(row: Row) -> str:

@@ -16,9 +16,10 @@ def load_by_id(name: str) -> dict[str, Table]:
     import datasets
 
     identity, _, configuration = name.partition(":")
+    # The library raises a different error for each of the many ways in which this fails.
     try:
         loaded = datasets.load_dataset(identity, configuration or None)
-    except Exception as error:  # noqa: BLE001 - the library raises a different error for each way this fails
+    except Exception as error:
         raise BadInput(
             f"{name}: there is no file or folder of this name, and no data set of this id could be loaded: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"

@@ -1,4 +1,4 @@
-"""The kinds of rows: which columns make a row of which kind, under which other names they are known, and for which task.
+"""The kinds of rows: which columns make a row of which kind, under which names, and for which task.
 
 A kind is data. Its first alternative has graft's own column names; the others are names in common use.
 """
@@ -29,20 +29,23 @@ def _each(fixed: tuple[Alternative, ...], role: str, names: str) -> tuple[Altern
     return tuple((*left, (role, name)) for left, name in product(fixed, names.split()))
 
 
-TEXT = _pairs("text", *"sentence content document review comment tweet headline title utterance body".split())
-PAIR = _pairs(
-    "text text_pair",
-    *"sentence1 sentence2|premise hypothesis|question1 question2|text1 text2|text_a text_b|question sentence"
-    "|sentence_A sentence_B|query passage|query document|claim evidence|sentence_1 sentence_2".split("|"),
+TEXT = _pairs(
+    "text", "sentence", "content", "document", "review", "comment", "tweet", "headline", "title", "utterance", "body"
 )
+PAIR = _pairs(
+    "text text_pair", "sentence1 sentence2", "premise hypothesis", "question1 question2", "text1 text2",
+    "text_a text_b", "question sentence", "sentence_A sentence_B", "query passage", "query document",
+    "claim evidence", "sentence_1 sentence_2",
+)  # fmt: skip
 LABEL = "label labels class category target sentiment polarity score rating intent emotion topic similarity"
 COMPLETION = _pairs(
-    "prompt completion",
-    *"prompt response|input output|source target|question answer|dialogue summary|document summary|article highlights"
-    "|article summary|code description|code docstring|mr ref|question sql|instruction response|query response"
-    "|inputs targets|input target|src tgt".split("|"),
+    "prompt completion", "prompt response", "input output", "source target", "question answer", "dialogue summary",
+    "document summary", "article highlights", "article summary", "code description", "code docstring", "mr ref",
+    "question sql", "instruction response", "query response", "inputs targets", "input target", "src tgt",
+)  # fmt: skip
+REFERENCES = _pairs(
+    "prompt references", "dialogue summaries", "mr refs", "document summaries", "article summaries"
 )
-REFERENCES = _pairs("prompt references", *"dialogue summaries|mr refs|document summaries|article summaries".split("|"))
 CHOICE_COLUMNS = (
     "choice1 choice2", "choice0 choice1", "choice1 choice2 choice3 choice4", "choice0 choice1 choice2 choice3",
     "ending0 ending1", "ending0 ending1 ending2 ending3", "option1 option2", "answer1 answer2", "sol1 sol2",

@@ -1,7 +1,7 @@
 """Labels over a whole data set: classes or numbers, and the name of each class."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graft.data.rows import Complaint, Row
@@ -63,7 +63,7 @@ def as_names(splits: dict[str, list[Row]], names: Sequence[str]) -> tuple[dict[s
     return named, complaints
 
 
-def in_order(rows: Sequence[Row], column: str = "label") -> tuple[str, ...]:
+def in_order(rows: Sequence[Mapping[str, Any]], column: str = "label") -> tuple[str, ...]:
     """The names of the classes: by number where every row has one, else by the alphabet."""
     numbers: dict[str, int] = {row[column]: row["label_id"] for row in rows if "label_id" in row}
     names = {row[column] for row in rows}

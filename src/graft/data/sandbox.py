@@ -11,15 +11,16 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 LARGEST = 1_000_000
 KEPT = (
-    "abs capitalize count default d dictsort escape e first float int items join last length list lower map max min "
-    "reject rejectattr replace reverse round select selectattr sort string striptags sum title trim unique "
-    "upper wordcount"
-).split()
-TEXT_METHODS = frozenset(
-    "capitalize casefold count endswith find index isalnum isalpha isdecimal isdigit islower isspace isupper join "
-    "lower lstrip partition removeprefix removesuffix replace rfind rpartition rsplit rstrip split splitlines "
-    "startswith strip swapcase title upper".split()
-)
+    "abs", "capitalize", "count", "default", "d", "dictsort", "escape", "e", "first", "float", "int", "items", "last",
+    "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "select", "selectattr",
+    "sort", "string", "striptags", "sum", "title", "trim", "unique", "upper", "wordcount",
+)  # fmt: skip
+TEXT_METHODS = frozenset({
+    "capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha", "isdecimal", "isdigit",
+    "islower", "isspace", "isupper", "join", "lower", "lstrip", "partition", "removeprefix", "removesuffix",
+    "replace", "rfind", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase",
+    "title", "upper",
+})  # fmt: skip
 
 
 class TooMuch(Exception):
@@ -56,7 +57,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
-    def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Bound `replace` and `join` when called as methods of a string."""
         owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
         if isinstance(owner, str) and name == "replace":

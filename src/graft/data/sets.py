@@ -86,14 +86,14 @@ def load(
     notes += [f"{len(complaints) + len(found_wrong)} rows dropped as allowed"] if complaints or found_wrong else []
     notes += _read_as(kind.name, matches)
     parts, more = _split(rows, wanted, seed)
-    if chosen in ("generation",):
+    if chosen == "generation":
         parts["train"], expanded = _one_each(parts["train"])
         notes += expanded
     if not any(parts.values()):
         raise BadInput(f"{source}: there are no rows that can be used.")
     digest = content_hash(parts)
-    ordered = [tuple(parts[split]) for split in SPLITS]
-    return DataSets(*ordered, kind.name, chosen, digest, template, tuple([*notes, *more]))  # type: ignore[arg-type]
+    train, validation, test = (tuple(parts[split]) for split in SPLITS)
+    return DataSets(train, validation, test, kind.name, chosen, digest, template, (*notes, *more))
 
 
 def _check_splits(splits: Sequence[float] | str) -> Fractions | str:
@@ -126,7 +126,7 @@ def _detect(
     kinds = {match.kind.name for match in matches.values()}
     if len(kinds) > 1:
         each = ", ".join(f"{split} {match.kind.name}" for split, match in matches.items())
-        raise BadInput(f"the splits have different kinds of rows: {each}. Map their columns to the same with --columns.")
+        raise BadInput(f"the splits have different kinds of rows: {each}. Map their columns with --columns.")
     return matches
 
 
@@ -185,7 +185,7 @@ def _named_tags(row: Row, names: list[str]) -> Row:
 
 def _read_as(kind: str, matches: dict[str, Match]) -> list[str]:
     """A note for each way in which columns were renamed."""
-    texts = {}
+    texts: dict[str, list[str]] = {}
     for split, match in matches.items():
         renamed = {role: names for role, names in match.columns.items() if names != (role,)}
         if renamed:

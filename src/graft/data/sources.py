@@ -56,7 +56,7 @@ def by_split(tables: dict[str, Table], name: str) -> dict[str, Table]:
     if set(named) == {""}:
         if len(tables) == 1:
             return {"": next(iter(tables.values()))}
-        raise BadInput(f"{name}: which is train? It has {', '.join(tables)}. Give train=FILE,validation=FILE,test=FILE.")
+        raise BadInput(f"{name}: which is train? There are {', '.join(tables)}. Write --data train=FILE,test=FILE.")
     for split, origins in named.items():
         if split and len({_SHARD.sub("", origin) for origin in origins}) > 1:
             raise BadInput(
@@ -127,7 +127,7 @@ def _check_choice(folder: Path, named: list[Path]) -> None:
     stems = [path.stem for path in named]
     twice = sorted({path.name for path in named if stems.count(path.stem) > 1})
     if twice:
-        raise BadInput(f"{folder}: {' and '.join(twice)} have the same name; choose, as in --data train=FILE,test=FILE.")
+        raise BadInput(f"{folder}: {' and '.join(twice)} have one name; choose, as in --data train=FILE,test=FILE.")
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -13,18 +13,18 @@ Fractions = tuple[float, float, float]
 
 def check_fractions(fractions: Sequence[float]) -> Fractions:
     """Three shares, of train, validation and test, that sum to 1. Raises BadInput otherwise."""
-    shares = tuple(float(share) for share in fractions)
+    shares = [float(share) for share in fractions]
     if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or shares[0] == 0:
         raise BadInput(f"splits: {list(fractions)} are not three shares (train, validation, test) that sum to 1.")
-    return shares  # type: ignore[return-value]
+    return shares[0], shares[1], shares[2]
 
 
 def split_rows(rows: Sequence[Row], fractions: Fractions, seed: int) -> dict[str, list[Row]]:
     """Divide rows by a seeded hash of their content.
 
     A row's side depends on its own text, its near-duplicates and the seed: the order of the rows does not matter, and
-    rows added later leave the others where they were. Within a side the given order is kept. A side with a share above
-    0 is never empty where there are enough distinct rows.
+    rows added later leave those that they do not resemble where they were. Within a side the given order is kept.
+    A side with a share above 0 is never empty where there are enough distinct rows.
     """
     texts = [normalize(content(row)) for row in rows]
     placed = sorted((_position(min(texts[number] for number in group), seed), group) for group in clusters(texts))
@@ -35,7 +35,8 @@ def split_rows(rows: Sequence[Row], fractions: Fractions, seed: int) -> dict[str
         largest = max(sides.values(), key=len)
         if fraction and not sides[split] and len(largest) > 1:
             sides[split].append(largest.pop(0 if split == "train" else -1))
-    return {split: [rows[number] for number in sorted(sum(groups, []))] for split, groups in sides.items()}
+    members = {split: sorted(number for group in groups for number in group) for split, groups in sides.items()}
+    return {split: [rows[number] for number in numbers] for split, numbers in members.items()}
 
 
 def _position(text: str, seed: int) -> float:

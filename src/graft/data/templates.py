@@ -26,7 +26,7 @@ def read_template(text: str) -> str:
         content = path.read_bytes().decode("utf-8")
     except OSError as error:
         raise BadInput(
-            f"template: {text!r} names no column in {{{{ }}}} and is no file that can be read: {error.strerror or error}."
+            f"template: {text!r} has no column in {{{{ }}}} and is no file that can be read: {error.strerror or error}."
         ) from error
     except UnicodeDecodeError as error:
         raise BadInput(f"template: {text} is not UTF-8.") from error

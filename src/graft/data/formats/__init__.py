@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from graft.data.formats.delimited import read_csv, read_tsv
-from graft.data.formats.json_lines import read_json_lines
 from graft.data.formats.json_document import read_json
+from graft.data.formats.json_lines import read_json_lines
 from graft.data.formats.parquet import read_parquet
 from graft.data.formats.table import Table
 from graft.errors import BadInput

@@ -1,8 +1,9 @@
 """One JSON document: a list of objects, an object holding one such list, an object of columns, or lines after all."""
 
 import json
+import re
 from collections.abc import Iterator
-from json.decoder import WHITESPACE, JSONDecodeError, JSONDecoder
+from json.decoder import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from graft.data.formats.json_lines import add_object, read_json_lines
 from graft.data.formats.table import Table, decode_lines
 
 DECODER = JSONDecoder()
+BLANK = re.compile(r"[ \t\n\r]*")
 
 
 def read_json(path: Path, content: bytes) -> Table:
@@ -87,5 +89,5 @@ def _add_document(table: Table, path: Path, text: str) -> None:
 
 
 def _skip(text: str, at: int) -> int:
-    match = WHITESPACE.match(text, at)
+    match = BLANK.match(text, at)
     return match.end() if match else at

@@ -33,7 +33,7 @@ def decode_lines(path: Path, content: bytes, table: Table) -> list[str | None]:
         try:
             lines.append(line.decode("utf-8"))
         except UnicodeDecodeError as error:
-            byte = line[error.start]
-            table.complain(f"{path}:{number}", f"not UTF-8: byte 0x{byte:02x} at position {error.start + 1} of the line")
+            what = f"not UTF-8: byte 0x{line[error.start]:02x} at position {error.start + 1} of the line"
+            table.complain(f"{path}:{number}", what)
             lines.append(None)
     return lines
