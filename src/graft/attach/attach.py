@@ -53,9 +53,10 @@ def attach(
     record.watching[name] = set()
     if any(p.part.verbs() & {"keys_values", "tokens"} for p in placed):
         sites = [s.bind(model) for s in record.anatomy.sites if s.role == "attention"]
+        sites = [site for site in sites if site.module is not None and attention.interfaced(site.module)]
         for site in sites:
             _spot(record, site.path).permanent = True
-        attention.reroute(record, _interfaced(sites))
+        attention.reroute(record, sites)
     in_place.begin(record, adapter)
     record.names, record.call = name, None
     return adapter
@@ -152,6 +153,12 @@ def _jobs(item: Placed) -> list[tuple[str, Job]]:
     verbs, jobs = part.verbs(), []
     if "keys_values" in verbs:
         _expect(site.role == "attention", item, "keys and values belong at an attention site")
+        assert site.module is not None
+        if not attention.interfaced(site.module):
+            raise NotApplied(
+                f"{item.key}: {type(site.module).__name__} does not call transformers' attention interface, so virtual keys "
+                "would be left out silently. Use a method that needs none, such as LoRA or prompt tuning."
+            )
         jobs.append((site.path, Job("keys", site, part)))
     if "tokens" in verbs:
         _expect(site.role == "embed", item, "virtual tokens belong at an embed site")
@@ -211,11 +218,6 @@ def _surround(record: Grafted) -> None:
             else:
                 handle = module.register_forward_pre_hook(positions.shift_rotary, with_kwargs=True, prepend=True)
             spot.handles.append(handle)
-
-
-def _interfaced(sites: Sequence[Site]) -> list[Site]:
-    """The attention sites whose module carries a configuration, and so may go through the attention interface."""
-    return [site for site in sites if getattr(site.module, "config", None) is not None]
 
 
 def _module(record: Grafted, path: str) -> nn.Module:

@@ -24,6 +24,11 @@ PREFIX = "graft_"
 SUPPORTED = ("sdpa", "eager")
 
 
+def interfaced(module: nn.Module) -> bool:
+    """Whether an attention calls transformers' attention interface: its file imports the table of implementations."""
+    return "ALL_ATTENTION_FUNCTIONS" in vars(sys.modules[type(module).__module__])
+
+
 def reroute(grafted: Grafted, sites: list[Site]) -> None:
     """Make the attention modules at `sites` call `attend`; remembered on the record so that detaching restores it."""
     for site in sites:

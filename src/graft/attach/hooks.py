@@ -32,7 +32,7 @@ def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
     if work.replacing:
         spot.kept = swap(args, kwargs, changed)
         # An empty batch costs the base no product; `leave` runs its forward on the replaced parameters.
-        return swap(args, kwargs, changed[:0])
+        return starved(*spot.kept, len(x))
     return None if changed is x else swap(args, kwargs, changed)
 
 
@@ -140,6 +140,15 @@ def swap(args: tuple, kwargs: dict[str, Any], x: Tensor) -> tuple[tuple, dict[st
         return (x, *args[1:]), kwargs
     name = next(name for name, value in kwargs.items() if isinstance(value, torch.Tensor))
     return args, {**kwargs, name: x}
+
+
+def starved(args: tuple, kwargs: dict[str, Any], size: int) -> tuple[tuple, dict[str, Any]]:
+    """The same arguments with no rows left in them."""
+
+    def empty(value: Any) -> Any:
+        return value[:0] if isinstance(value, torch.Tensor) and value.dim() and len(value) == size else value
+
+    return tuple(map(empty, args)), {name: empty(value) for name, value in kwargs.items()}
 
 
 def first_of(output: Any) -> Tensor:

@@ -1,6 +1,7 @@
 """A stand-in for a module that answers some parameters with other tensors, so that its own `forward` uses them."""
 
 from collections.abc import Mapping
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -17,8 +18,17 @@ class Proxy:
         self.__dict__["_values"] = dict(values)
 
     def __getattr__(self, name: str) -> Any:
-        values = self.__dict__["_values"]
-        return values[name] if name in values else getattr(self.__dict__["_module"], name)
+        module, values = self.__dict__["_module"], self.__dict__["_values"]
+        if name in values:
+            return values[name]
+        found = getattr(type(module), name, None)
+        # A method of the class runs on the proxy too, so that it reads the replaced tensors.
+        return MethodType(found, self) if isinstance(found, FunctionType) else getattr(module, name)
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        # A forward that says `super().forward(...)` asks whether it runs on one of its own.
+        return type(self.__dict__["_module"])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.run(*args, **kwargs)

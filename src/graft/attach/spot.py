@@ -43,12 +43,14 @@ class Work:
 
     @classmethod
     def of(cls, jobs: Iterable[Job]) -> Work:
-        """Sort jobs. `params` is used where a part has no cheaper form, or where two parts change the same parameters."""
+        """Sort jobs. `params` is used where a part has no cheaper form, and where two parts
+        change the same parameters."""
         jobs = tuple(jobs)
         acting = [job for job in jobs if job.point in ("site", "exit")]
         changing = [job for job in acting if "params" in job.part.verbs()]
         slices = [job.site.name for job in changing]
-        dense = any("after" not in job.part.verbs() for job in changing) or len(set(slices)) < len(slices)
+        costly = any(job.site.batch or not job.part.verbs() & {"before", "after"} for job in changing)
+        dense = costly or len(set(slices)) < len(slices)
         replacing = tuple(changing) if dense else ()
         return cls(
             captures=tuple(job for job in jobs if job.point in ("entry", "residual")),

@@ -12,7 +12,7 @@ from graft.attach.call import Call, KeysValues
 from graft.attach.proxy import in_dtype
 from graft.attach.spot import Grafted, Spot
 from graft.attach.tokens import Insertion, plan
-from graft.errors import BadInput, NotApplied, Refused
+from graft.errors import BadInput, NotApplied
 
 
 def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
@@ -83,7 +83,7 @@ def _virtual(
     lengths = {name: grafted.lengths(name, spot.stack.name) for name in call.used()}
     keys = {name: length for name, (length, _) in lengths.items()}
     tokens = {name: length for name, (_, length) in lengths.items() if length}
-    if tokens and _caching(module, inputs):
+    if tokens and spot.stack.causal and _caching(grafted, spot, module, inputs):
         prefixes = {name: _computed(grafted, spot, module, call, name, keys[name]) for name in tokens}
         call = replace(call, prefixes=prefixes)
         keys = {name: keys[name] + tokens.get(name, 0) for name in keys}
@@ -98,14 +98,27 @@ def _virtual(
     return replace(call, shift=torch.tensor(shift, device=next(module.parameters()).device)), inputs
 
 
-def _caching(module: nn.Module, inputs: dict[str, Any]) -> bool:
-    """Whether this forward reads or fills a cache. Training never does: concatenation also trains when sharded."""
-    if inputs.get("past_key_values") is not None:
-        return True
-    if "past_key_values" not in inspect.signature(type(module).forward).parameters or module.training:
-        return False
+def _caching(grafted: Grafted, spot: Spot, module: nn.Module, inputs: dict[str, Any]) -> bool:
+    """Whether this forward reads or fills a cache. Training never does: concatenation also trains when sharded.
+
+    Where attention is out of reach there can be no computed prefix: no cache then, unless the caller insists on one.
+    """
     asked = inputs.get("use_cache")
-    return bool(module.config.use_cache if asked is None else asked)  # type: ignore[union-attr]
+    possible = all(path in grafted.spots for path in _self_attentions(grafted, spot))
+    if inputs.get("past_key_values") is not None or (asked and not module.training):
+        if not possible:
+            raise NotApplied(
+                f"the attention of {spot.path or type(module).__name__} does not call transformers' attention interface, so "
+                "virtual tokens cannot be used with a cache. Pass use_cache=False."
+            )
+        return True
+    return possible and asked is None and not module.training and bool(module.config.use_cache)  # type: ignore[union-attr]
+
+
+def _self_attentions(grafted: Grafted, spot: Spot) -> list[str]:
+    assert spot.stack is not None
+    name = spot.stack.name
+    return [s.path for s in grafted.anatomy.sites if s.role == "attention" and s.stack == name and not s.cross]
 
 
 def _virtual_tokens(spot: Spot, call: Call, name: str, like: Tensor) -> Tensor:
@@ -182,8 +195,6 @@ def _computed(
 ) -> dict[str, KeysValues]:
     """Keys and values of one adapter's virtual tokens: in a causal stack they never see a real token, so once is enough."""
     assert spot.stack is not None
-    if not spot.stack.causal:
-        raise Refused(f"{spot.path}: virtual tokens of a stack that sees both ways cannot be computed ahead of a cache.")
     if bool(call.past != 0) and name in grafted.prefixes:
         return grafted.prefixes[name]
     like = grafted.model.get_submodule(spot.stack.embed or "").weight
@@ -194,12 +205,8 @@ def _computed(
         module(inputs_embeds=virtual[None], use_cache=False)
     finally:
         grafted.call = None
-    wanted = [s.path for s in grafted.anatomy.sites if s.role == "attention" and s.stack == spot.stack.name and not s.cross]
     assert alone.harvest is not None
-    if missing := [path for path in wanted if path not in alone.harvest]:
-        raise NotApplied(
-            f"{name}: the attention at {missing[0]} does not go through transformers' attention interface, so virtual "
-            "tokens cannot be used with a cache. Pass use_cache=False."
-        )
+    if missing := [path for path in _self_attentions(grafted, spot) if path not in alone.harvest]:
+        raise NotApplied(f"{name}: the attention at {missing[0]} never ran on the virtual tokens. Pass use_cache=False.")
     grafted.prefixes[name] = alone.harvest
     return alone.harvest

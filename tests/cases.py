@@ -1,0 +1,69 @@
+"""Every method at a size that fits tiny models: what the contract suite runs on. A new method file is in it at once."""
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import nn
+
+from graft.attach import Adapter, attach
+from graft.method import Method, files, find
+from tests import zoo
+
+SMALL = {"rank": 3, "bottleneck": 4, "tokens": 3, "hidden": 6, "k": 1}
+SUMS = {"lora+prefix_tuning": ("lora", "prefix_tuning"), "prompt_tuning+dora": ("prompt_tuning", "dora")}
+NAMES = (*files(), *SUMS)
+FEW = ("llama", "bert", "t5")
+
+
+def method(name: str, **settings: Any) -> Method:
+    """The method called `name` (or a sum of two), with its sizes shrunk."""
+    if name in SUMS:
+        left, right = SUMS[name]
+        return method(left) + method(right)
+    kind = find(name)
+    small = {f.name: SMALL[f.name] for f in fields(kind) if f.name in SMALL}
+    return kind(**{**small, **settings})
+
+
+def grafted(model: nn.Module, name: str, adapter: str = "default", **settings: Any) -> Adapter:
+    """`model` with the method attached and every one of its tensors moved away from its start."""
+    made = attach(model, method(name, **settings), adapter)
+    move(made)
+    return made
+
+
+def move(adapter: Adapter, seed: int = 1, by: float = 0.2) -> None:
+    """Add noise to every trained tensor, as if it had been trained."""
+    draws = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.add_(by * torch.randn(parameter.shape, generator=draws))
+
+
+def suits(name: str, model: str) -> bool:
+    """Whether a method can be put on a model at all; what it refuses is tested where it refuses."""
+    return not (model in UNINTERFACED and any(word in name for word in ("prefix", "mam")))
+
+
+# Their attention does not go through transformers' attention interface, so virtual keys are refused there.
+UNINTERFACED = ("bloom", "falcon", "falcon_multi_query", "falcon_multi_head", "deberta_v2")
+
+
+def models(every: bool) -> list[str]:
+    """The models a method runs on: three by default, all of text in the slow suite."""
+    return [name for name in zoo.TEXT if name not in FEW] if every else list(FEW)
+
+
+def caches(name: str, model: str) -> bool:
+    """Whether a method can be used with a cache on a model: virtual tokens need the attention interface."""
+    return not (model in UNINTERFACED and "prompt" in name)
+
+
+def checkpoint(model: nn.Module) -> None:
+    """Switch gradient checkpointing on, by the name this version of transformers has for it."""
+    new = getattr(model, "activation_checkpointing_enable", None)
+    if new is None:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    else:
+        new(activation_checkpointing_kwargs={"use_reentrant": False})
