@@ -75,7 +75,7 @@ def _subcommand(verb: str, fields: list[Field], methods: list[str]) -> App:
     """Give a verb the signature that its options and its methods' settings spell; calling it makes the Call."""
     settings = [Setting(field, (field.name,)) for field in fields]
     settings += settings_of(methods, [field.name for field in fields])
-    parameters = [_parameter(each, f"Settings of {each.method}" if each.method else _OPTIONS) for each in settings]
+    parameters = [_parameter(each, _group(each.method)) for each in settings]
     parameters += [_parameter(Setting(field, (field.name,)), _EVERYWHERE) for field in _COMMON]
     signature = inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
@@ -100,10 +100,15 @@ def _subcommand(verb: str, fields: list[Field], methods: list[str]) -> App:
     return app
 
 
-def _parameter(setting: Setting, group: Group | str) -> inspect.Parameter:
-    field, kind, converter = setting.field, setting.field.type, None
+def _group(method: str) -> Group:
+    return Group(f"Settings of {method}", sort_key=5) if method else _OPTIONS
+
+
+def _parameter(setting: Setting, group: Group) -> inspect.Parameter:
+    field, kind, said, converter = setting.field, setting.field.type, setting.field.help, None
     if setting.keyword == "method":
         # Methods are choices in help and completion; a sum is taken as well, and `split` has checked it.
+        said += "; --method NAME --help shows its settings"
         kind, converter = Literal[tuple(catalogue.methods())], lambda _, tokens: tokens[0].value
     elif kind == dict[str, Any]:
         # What has no type here means what it means in YAML: 256 is a number, true a truth value.
@@ -111,7 +116,7 @@ def _parameter(setting: Setting, group: Group | str) -> inspect.Parameter:
         kind = dict[str, Annotated[Any, plain]]
     shown = Parameter(
         name=[f"--{name if '.' in name else name.replace('_', '-')}" for name in setting.names],
-        help=field.help,
+        help=said,
         group=group,
         converter=converter,
         show_default=field.default is not False and field.default not in (None, (), [], {}, ""),
