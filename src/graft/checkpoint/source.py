@@ -1,0 +1,65 @@
+"""Where an adapter is: a folder on this machine, or a repository on the Hugging Face Hub."""
+
+import re
+from pathlib import Path
+
+from graft.checkpoint.safe import inside
+from graft.errors import BadInput
+
+HUB = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w][\w.-]{0,95}")
+# Never the pickles that may lie beside them.
+WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md"]
+
+
+def locate(folder: str | Path, revision: str | None = None) -> Path:
+    """The local folder of an adapter; downloaded first where `folder` is the id of a repository on the Hub.
+
+    Raises BadInput when there is no such folder, the id cannot be reached, or the machine is offline.
+    """
+    path = Path(folder).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise BadInput(f"{path} is a file: give the folder it is in.")
+    if not HUB.fullmatch(str(folder)):
+        raise BadInput(f"there is no folder {path}, and it is no id on the Hugging Face Hub such as 'name/adapter'.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(folder), revision=revision, allow_patterns=WANTED))
+    except LocalEntryNotFoundError as error:
+        raise BadInput(
+            f"{folder} is no folder here, not in the local cache of the Hub, and the Hub cannot be reached. "
+            "Connect (and unset HF_HUB_OFFLINE), or copy the adapter's folder to this machine."
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise BadInput(f"{folder}: the Hugging Face Hub says: {str(error).strip().splitlines()[0]}") from error
+
+
+def native(folder: Path) -> bool:
+    """Whether a folder holds a graft adapter; False for one of PEFT's. Raises BadInput, naming what is there, for neither."""
+    if inside(folder, "graft.json"):
+        return True
+    if inside(folder, "adapter_config.json"):
+        return False
+    names = sorted(path.name for path in folder.iterdir())
+    raise BadInput(
+        f"{folder} holds no adapter: neither graft.json nor adapter_config.json is in it. It holds: "
+        f"{', '.join(names[:12]) or 'nothing'}."
+    )
+
+
+def weights(folder: Path, name: str) -> Path:
+    """The safetensors file of an adapter. Raises BadInput when it is missing, or only a pickle is there."""
+    path = inside(folder, name)
+    if path is not None:
+        return path
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt"))
+    if pickles:
+        raise BadInput(
+            f"{folder} has no {name}, only the pickle {', '.join(pickles)}, which could run any program when read: graft "
+            "never loads it. On a machine you can lose, load it with PEFT and save it again: "
+            "model.save_pretrained(folder, safe_serialization=True)."
+        )
+    raise BadInput(f"{folder} has no {name}: the adapter is incomplete. Get it again from where it came from.")

@@ -1,0 +1,58 @@
+"""The tensors of an adapter as they are stored and filled again: deployed parts by key, and tensors trained in place."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from graft.anatomy import examine, select
+from graft.attach import Adapter, grafted
+from graft.checkpoint.safe import Entry
+from graft.errors import BadInput
+from graft.method import Method
+
+IN_PLACE = "base."
+
+
+def stored(adapter: Adapter) -> dict[str, Tensor]:
+    """Live tensors by name: `decoder.3.q.A`, `head.head.score.weight`, `base.model.layers.3.mlp.up_proj.weight`."""
+    found = {
+        f"{key}.{name}": tensor for key, part in adapter.deployed().items() for name, tensor in part.state_dict().items()
+    }
+    for path in adapter.trained:
+        live = adapter.model.get_parameter(path).data if adapter.tuned_in_place else adapter.originals[path]
+        found[IN_PLACE + path] = live
+    return found
+
+
+def fill(adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors of the same names and shapes into a freshly attached adapter."""
+    with torch.no_grad():
+        for name, live in stored(adapter).items():
+            live.copy_(tensors[name])
+
+
+def affordable(path: Path, model: torch.nn.Module, method: Method, header: Mapping[str, Entry]) -> None:
+    """Refuse a method that would need more numbers than its file holds, before it allocates any of them."""
+    held = sum(_elements(entry.shape) for entry in header.values())
+    needed = sum(_needed(model, method))
+    if needed > held:
+        raise BadInput(
+            f"{path} holds {held:,} numbers, the hyperparameters stated beside it need {needed:,}. Nothing was loaded."
+        )
+
+
+def _needed(model: torch.nn.Module, method: Method) -> Iterator[int]:
+    record = grafted(model)
+    anatomy = record.anatomy if record else examine(model)
+    for term in method.methods():
+        expression = term.expression()
+        yield term.count([site.bind(model) for site in select(anatomy, expression)] if expression else [])
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
