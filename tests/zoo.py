@@ -126,7 +126,7 @@ def _class(name: str, made: PretrainedConfig, task: str) -> type[PreTrainedModel
 
 
 def tiny(name: str, task: str = "lm", dropout: float = 0.0, seed: int = 0, **changes: Any) -> PreTrainedModel:
-    """A tiny random model in eval mode: `task` is one of TASKS, `dropout` goes to every dropout of its configuration."""
+    """A tiny random model in eval mode; `task` is one of TASKS, `dropout` goes to every dropout it has."""
     made = config(name, task, **changes)
     for key, value in vars(made).items():
         if "drop" in key and "layer" not in key and isinstance(value, float):

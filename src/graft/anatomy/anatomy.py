@@ -69,7 +69,7 @@ def examine(model: nn.Module) -> Anatomy:
     order = survey.order
     return Anatomy(
         stacks=tuple(stack for stack, _ in made),
-        sites=tuple(sorted(sites, key=lambda site: order[site.path])),
+        sites=tuple(sorted(sites, key=lambda site: order[site.start])),
         head_paths=heads,
         embeds=tuple(dict.fromkeys(stack.embed for stack, _ in made if stack.embed)),
         tied=_tied(model),

@@ -112,5 +112,3 @@ def _shares(fusion: Fusion, heads: Heads, separate_query: bool) -> dict[str, Row
         shares[role] = Rows(groups, per_group, start, start + sizes[role], heads.width)
         start += sizes[role]
     return shares
-
-

@@ -66,8 +66,7 @@ def feed_forwards(survey: Survey, layer: str, taken: Collection[str]) -> list[Fe
         suffix, roles = _roles(relative(each.path, layer), survey, each)
         if roles:
             anchor = each.path.removesuffix(suffix).removesuffix(".")
-            block = blocks.setdefault(anchor, FeedForward(anchor))
-            block.projections |= {role: made for role, made in _split(each, roles).items()}
+            blocks.setdefault(anchor, FeedForward(anchor)).projections.update(_split(each, roles))
     return _listed_experts(survey, layer, blocks) + list(blocks.values())
 
 

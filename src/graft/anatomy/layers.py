@@ -10,6 +10,7 @@ from graft.anatomy.norms import norm_first, surroundings
 from graft.anatomy.site import Site, Stack
 from graft.anatomy.survey import Survey, inside, parent, relative
 
+Prefix = Callable[[str, str], str]
 PLAIN = ("LayerNorm", "layer_norm", "norm")
 
 
@@ -25,7 +26,9 @@ def stack_sites(survey: Survey, stack: Stack) -> Iterator[Site]:
             continue
         seen = relative(leaf.path, stack.path)
         short = parent(seen) if seen.rpartition(".")[2] in PLAIN and parent(seen) else seen
-        yield Site(f"{stack.name}.norm.{short}", "norm", leaf.path, stack.name, inputs=leaf.inputs, outputs=leaf.outputs)
+        yield Site(
+            f"{stack.name}.norm.{short}", "norm", leaf.path, stack.name, inputs=leaf.inputs, outputs=leaf.outputs
+        )
 
 
 def head_sites(survey: Survey, heads: tuple[str, ...]) -> Iterator[Site]:
@@ -62,7 +65,7 @@ def layer_sites(survey: Survey, stack: Stack, index: int, attentions: dict[str, 
         yield replace(blank, name=name, role="norm", path=leaf.path, inputs=leaf.inputs, outputs=leaf.outputs)
 
 
-def _prefixes(name: str) -> Callable[[str, str], str]:
+def _prefixes(name: str) -> Prefix:
     """Names for the sub-layers of one layer: the first of each group is plain, a further one adds where it stands."""
     seen: set[str] = set()
 
@@ -76,7 +79,7 @@ def _prefixes(name: str) -> Callable[[str, str], str]:
 
 
 def _attention_sites(
-    survey: Survey, blank: Site, prefix: Callable[[str, str], str], layer: str, each: Attention, first: bool
+    survey: Survey, blank: Site, prefix: Prefix, layer: str, each: Attention, first: bool
 ) -> Iterator[Site]:
     kind: Literal["cross", "attention"] = "cross" if each.cross else "attention"
     name = prefix(kind, relative(each.path, layer))
@@ -95,7 +98,13 @@ def _attention_sites(
 
 
 def _feed_forward_sites(
-    survey: Survey, blank: Site, prefix: Callable[[str, str], str], layer: str, block: FeedForward, first: bool, inner: bool
+    survey: Survey,
+    blank: Site,
+    prefix: Prefix,
+    layer: str,
+    block: FeedForward,
+    first: bool,
+    inner: bool,
 ) -> Iterator[Site]:
     """The sites of one block; one `inner` to a routed block (an expert, a shared expert) is no sub-layer of its own."""
     name = prefix("ffn", relative(block.experts or block.anchor, layer))

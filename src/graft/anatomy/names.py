@@ -82,7 +82,7 @@ NORM_BEFORE = (
 NORM_AFTER_RESIDUAL = ("sa_layer_norm", "output_layer_norm", "full_layer_layer_norm", "output.LayerNorm")
 # On the sub-layer's output, before the residual is added: neither the one nor the other.
 NORM_ON_BRANCH = ("post_feedforward_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm")
-# `post_attention_layernorm` is one of those where the feed-forward has norms of its own (Gemma 2 and 3, OLMo 2).
+# Norms of the feed-forward's own: beside them `post_attention_layernorm` is on the attention's branch (Gemma, OLMo 2).
 FEED_FORWARD_NORMS = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 # Configuration fields that say whether an architecture with both forms norms before its sub-layers.
 NORM_FIRST_FIELDS = ("do_layer_norm_before", "do_stable_layer_norm", "normalize_before")

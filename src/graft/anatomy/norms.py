@@ -14,6 +14,10 @@ from graft.anatomy.names import (
 )
 from graft.anatomy.survey import Survey, inside, join, parent, relative
 
+# Before the feed-forward in most architectures; on the attention's branch where the feed-forward has norms of its own.
+SHARED_NAME = "post_attention_layernorm"
+
+SubLayer = Literal["attention", "cross", "ffn"]
 Side = Literal["before", "branch", "after"]
 
 
@@ -37,7 +41,13 @@ def norm_first(survey: Survey, stack: str, trunk: str) -> bool:
 
 
 def surroundings(
-    survey: Survey, layer: str, kind: Literal["attention", "cross", "ffn"], within: str, entry: str, exit: str, first: bool
+    survey: Survey,
+    layer: str,
+    kind: SubLayer,
+    within: str,
+    entry: str,
+    exit: str,
+    first: bool,
 ) -> Surroundings:
     """The residual and norm around the sub-layer of `layer` that stands in `within` and runs from `entry` to `exit`.
 
@@ -59,8 +69,19 @@ def surroundings(
 
 def _named(survey: Survey, layer: str, kind: str) -> list[str]:
     """Norms that are the layer's own children, by the table. A norm left out of one layer is an Identity there."""
-    paths = (join(layer, name) for name in NORM_OF[kind])
+    names = list(NORM_OF[kind])
+    if kind == "ffn" and _on_branch(survey, layer, SHARED_NAME):
+        names.remove(SHARED_NAME)
+    elif kind == "attention" and _on_branch(survey, layer, SHARED_NAME):
+        names.append(SHARED_NAME)
+    paths = (join(layer, name) for name in names)
     return [path for path in paths if path in survey.modules]
+
+
+def _on_branch(survey: Survey, layer: str, name: str) -> bool:
+    """Whether a norm stands on a sub-layer's output: by its name, or by the norms beside it."""
+    own_norms = any(join(layer, other) in survey.modules for other in FEED_FORWARD_NORMS)
+    return name in NORM_ON_BRANCH or (name == SHARED_NAME and own_norms)
 
 
 def _owned(survey: Survey, layer: str, kind: str, within: str, exit: str) -> list[str]:
@@ -76,8 +97,7 @@ def _owned(survey: Survey, layer: str, kind: str, within: str, exit: str) -> lis
 
 def _side(survey: Survey, layer: str, path: str, first: bool) -> Side:
     name = path.rpartition(".")[2]
-    own_norms = any(join(layer, other) in survey.modules for other in FEED_FORWARD_NORMS)
-    if name in NORM_ON_BRANCH or (name == "post_attention_layernorm" and own_norms):
+    if _on_branch(survey, layer, name):
         return "branch"
     if name in NORM_BEFORE:
         return "before"

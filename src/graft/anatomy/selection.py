@@ -78,7 +78,7 @@ def _ordered(anatomy: Anatomy, sites: list[Site]) -> tuple[Site, ...]:
     kept = [site for site in sites if site.role == "module" or site.path not in whole or site.entry is not None]
     place = {path: i for i, (path, _, _) in enumerate(anatomy.tree)}
     rank = {site.name: i for i, site in enumerate(anatomy.sites)}
-    return tuple(sorted(kept, key=lambda site: (place[site.path], rank.get(site.name, len(rank)))))
+    return tuple(sorted(kept, key=lambda site: (place[site.start], rank.get(site.name, len(rank)))))
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ class _Asked:
         found = self._by_role() if by_role else self._by_path()
         limited, names = bool(self.clause.where), {stack.name for stack in stacks}
         found = [site for site in found if not limited or site.stack in names]
-        found = [site for site in found if kind is None or site.role in ATTENTION_ROLES and site.cross == (kind == "cross")]
+        if kind is not None:
+            found = [site for site in found if site.role in ATTENTION_ROLES and site.cross == (kind == "cross")]
         if not found:
             raise self._nothing(stacks, kind)
         names = {site.stack for site in found}
@@ -122,7 +123,7 @@ class _Asked:
             elif word.text in known:
                 named.append(word.text)
             else:
-                remedy = f"This model has: {', '.join(known)}. Before ':' write one of them, \"self\" or \"cross\"."
+                remedy = f"This model has: {', '.join(known)}. Write one of them, self or cross before ':'."
                 raise self._fault(f"there is no stack {word.text!r}", remedy, word.start)
         return [stack for stack in self.anatomy.stacks if not named or stack.name in named], kind
 
@@ -212,13 +213,19 @@ class _Asked:
 
 def module_site(anatomy: Anatomy, leaf: Leaf) -> Site:
     """A site for a module outside the roles: named by its path in its layer, else in its stack, else in the model."""
-    size = {"inputs": leaf.inputs, "outputs": leaf.outputs, "transposed": leaf.transposed}
+
+    def made(where: str, stack: Stack | None, seen: str, layer: int | None = None) -> Site:
+        return Site(
+            f"{where}module.{seen or 'itself'}", "module", leaf.path, stack.name if stack else "", layer,
+            inputs=leaf.inputs, outputs=leaf.outputs, transposed=leaf.transposed,
+            repeats=stack.repeats if stack and layer is not None else 1,
+        )  # fmt: skip
+
     for stack in anatomy.stacks:
         for index, layer in enumerate(stack.layers):
             if inside(leaf.path, layer):
-                name = f"{stack.name}.{index}.module.{relative(leaf.path, layer) or 'itself'}"
-                return Site(name, "module", leaf.path, stack.name, index, repeats=stack.repeats, **size)
+                return made(f"{stack.name}.{index}.", stack, relative(leaf.path, layer), index)
     for stack in anatomy.stacks:
         if inside(leaf.path, stack.path) and stack.path:
-            return Site(f"{stack.name}.module.{relative(leaf.path, stack.path)}", "module", leaf.path, stack.name, **size)
-    return Site(f"module.{leaf.path or 'itself'}", "module", leaf.path, "", **size)
+            return made(f"{stack.name}.", stack, relative(leaf.path, stack.path))
+    return made("", None, leaf.path)

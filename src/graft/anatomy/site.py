@@ -100,8 +100,15 @@ class Site:
     def token_ids(self, text: str) -> list[int]:
         """The ids of `text`, without special tokens. Raises BadInput when no tokenizer was given to `graft.attach`."""
         if self.tokenizer is None:
-            raise BadInput(f"a start from the words {text!r} needs a tokenizer: graft.attach(..., tokenizer=tokenizer).")
+            raise BadInput(
+                f"a start from the words {text!r} needs a tokenizer: graft.attach(..., tokenizer=tokenizer)."
+            )
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[call-arg]
+
+    @property
+    def start(self) -> str:
+        """The module that gives the site its place in model order: a feed-forward's own may be its whole layer."""
+        return self.entry if self.role == "ffn" and self.entry else self.path
 
     def slot(self) -> str:
         """The site's name as a module name: no dots."""

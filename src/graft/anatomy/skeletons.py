@@ -62,7 +62,7 @@ def _known(read: dict[str, Any]) -> bool:
     return read.get("model_type") in CONFIG_MAPPING
 
 
-def _model_class(name: str, config: Any) -> type[nn.Module]:
+def _model_class(name: str, config: Any) -> Any:
     import transformers
 
     found = getattr(transformers, name, None)
@@ -73,7 +73,7 @@ def _model_class(name: str, config: Any) -> type[nn.Module]:
             f"architectures names {name!r}, a model that transformers {transformers.__version__} does not have.{hint} "
             "Correct it in config.json or update transformers."
         )
-    if not isinstance(config, found.config_class):
+    if found.config_class is None or not isinstance(config, found.config_class):
         raise BadInput(
             f"architectures names {name}, which is not made from a {type(config).__name__}. "
             "Correct `architectures` or `model_type` in config.json."

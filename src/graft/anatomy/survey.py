@@ -30,14 +30,12 @@ def leaf(path: str, module: nn.Module) -> Leaf | None:
         return Leaf(path, "linear", module.nx, module.nf, transposed=True)
     if isinstance(module, nn.Embedding):
         return Leaf(path, "embedding", module.num_embeddings, module.embedding_dim)
-    gain = module._parameters.get("weight")
-    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) or "LayerNorm" in type(module).__name__ or (
-        "RMSNorm" in type(module).__name__
-    ):  # fmt: skip
+    gain, kind = module._parameters.get("weight"), type(module).__name__
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) or "LayerNorm" in kind or "RMSNorm" in kind:
         return Leaf(path, "norm", gain.numel(), gain.numel()) if gain is not None else None
-    sizes = [vars(module).get(name) for name in ("in_features", "out_features")]
-    if all(isinstance(size, int) for size in sizes) and not module._modules:
-        return Leaf(path, "linear", *sizes)
+    inputs, outputs = (vars(module).get(name) for name in ("in_features", "out_features"))
+    if isinstance(inputs, int) and isinstance(outputs, int) and not module._modules:
+        return Leaf(path, "linear", inputs, outputs)
     return None
 
 

@@ -1,6 +1,6 @@
 """Finding stacks: the lists of repeated layers, the modules around them, and whether they see the future."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -8,7 +8,7 @@ from torch import nn
 from graft.anatomy.attention import Attention
 from graft.anatomy.names import EMBEDDINGS, EXPERTS, FEED_FORWARD, FUSED_FEED_FORWARD
 from graft.anatomy.site import Stack
-from graft.anatomy.survey import Leaf, Survey, inside, parent, relative
+from graft.anatomy.survey import Leaf, Survey, inside, join, parent, relative
 
 
 @dataclass(frozen=True)
@@ -32,27 +32,28 @@ def towers(survey: Survey, attentions: Collection[str]) -> list[Tower]:
     return [_tower(survey, path, lists, attentions) for path in chosen]
 
 
-def _outermost(paths: "Collection[str] | object") -> list[str]:
+def _outermost(paths: Iterable[str]) -> list[str]:
     kept: list[str] = []
-    for path in paths:  # type: ignore[attr-defined]
+    for path in paths:
         if not any(inside(path, other) for other in kept):
             kept.append(path)
     return kept
 
 
 def _members(survey: Survey, path: str) -> list[str]:
-    return [f"{path}.{name}" if path else name for name in survey.modules[path]._modules]
+    """The members of a list, each module once."""
+    members = (join(path, name) for name in survey.modules[path]._modules)
+    return [member for member in members if member in survey.modules]
 
 
 def _tower(survey: Survey, path: str, lists: list[str], attentions: Collection[str]) -> Tower:
     """The list at `path`, or the lists in its members where those hold whole layers (groups, stages)."""
     members = _members(survey, path)
-    inner = [
-        each for each in lists
-        if each != path and inside(each, path) and all(_whole(survey, one, attentions) for one in _members(survey, each))
-    ]  # fmt: skip
+    below = (each for each in lists if each != path and inside(each, path))
+    inner = [each for each in below if all(_whole(survey, one, attentions) for one in _members(survey, each))]
     if not inner:
-        return Tower(path, tuple(members))
+        # One module in several places of the list is one layer that runs as often.
+        return Tower(path, tuple(members), len(survey.modules[path]._modules) // len(members))
     total = getattr(survey.config(path), "num_hidden_layers", None) or len(members)
     layers = tuple(one for each in _outermost(inner) for one in _members(survey, each))
     return Tower(path, layers, max(1, total // len(members)))
@@ -68,10 +69,10 @@ def _whole(survey: Survey, path: str, attentions: Collection[str]) -> bool:
 def _feeds_forward(survey: Survey, path: str, layer: str) -> bool:
     parts = relative(path, layer).split(".")
     names = {".".join(parts[-2:]), parts[-1]}
-    linear = path in survey.leaves and survey.leaves[path].kind == "linear"
-    return linear and bool(names & (FEED_FORWARD.keys() | FUSED_FEED_FORWARD.keys())) or any(
-        name in EXPERTS for name in survey.modules[path]._parameters
-    )  # fmt: skip
+    leaf = survey.leaves.get(path)
+    if leaf is not None and leaf.kind == "linear":
+        return bool(names & (FEED_FORWARD.keys() | FUSED_FEED_FORWARD.keys()))
+    return any(name in EXPERTS for name in survey.modules[path]._parameters)
 
 
 def stacks(survey: Survey, found: list[Tower], attentions: dict[str, Attention]) -> list[tuple[Stack, Tower]]:

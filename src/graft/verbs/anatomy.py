@@ -85,8 +85,8 @@ class Result:
             layers = f"{stack.layers} layer{'s' if stack.layers != 1 else ''}{runs}"
             console.print(Text(stack.name, "bold").append(f"  {layers}, width {stack.width}, {kind}", ""))
         console.print(Text(f"{self.parameters:,} parameters; head: {', '.join(self.head) or 'none'}"))
-        for group in self.tied:
-            console.print(Text(f"tied: {' = '.join(group)}"), soft_wrap=True)
+        for paths in self.tied:
+            console.print(Text(f"tied: {' = '.join(paths)}"), soft_wrap=True)
         table = Table("role", "stack", "layers", "shape (out × in)", "sites", "parameters", box=None, pad_edge=False)
         for group in self.groups:
             role = f"{group.role} (cross)" if group.cross else group.role
@@ -138,7 +138,8 @@ def _groups(anatomy: "Anatomy", chosen: tuple[Any, ...]) -> list[Group]:
         sorted_by.setdefault((site.stack, ROLES.index(site.role), site.cross, sizes), []).append(site)
     order = {name: i for i, name in enumerate([*(stack.name for stack in anatomy.stacks), "head", ""])}
     groups = []
-    for (stack, role, cross, sizes), sites in sorted(sorted_by.items(), key=lambda item: (order[item[0][0]], *item[0][1:])):
+    for key in sorted(sorted_by, key=lambda key: (order[key[0]], *key[1:])):
+        (stack, role, cross, sizes), sites = key, sorted_by[key]
         layers = ranges({site.layer for site in sites if site.layer is not None})
         outputs, inputs, batch = sizes or (0, 0, ())
         shape, parameters = "", 0
