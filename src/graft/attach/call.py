@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicLayer
 
 from graft.anatomy.site import Site
 from graft.attach.tokens import Insertion
@@ -17,17 +18,22 @@ KeysValues = tuple[Tensor, Tensor]
 class Call:
     """One forward of one stack.
 
-    `names`: the adapter in use, None for the base, or one of these per row. `mask`: (batch, length) padding mask of the
-    tokens the stack sees, or None when nothing is padded. `past`: number of tokens already in the cache. `cache`: the
+    `causal`: whether token t sees only tokens up to t. `names`: the adapter in use, None for the base, or one of these per row. `mask`: (batch, length) padding mask of the
+    tokens the stack sees, or None when nothing is padded; `memory_mask` the same of the encoder's output in a decoder.
+    `past`: number of tokens already in the cache. `cache`: the
     cache object or None. `shift`: how far virtual keys move the positions of real tokens, one number or one per row.
     `prefixes`: keys and values computed from virtual tokens, by adapter and attention path. `harvest`: filled with the
     keys and values of every attention while such a prefix is being computed. `inserted`: where virtual tokens stand among
-    the real ones, and `trims` whether the outputs there are cut off.
+    the real ones, and `trims` whether the outputs there are cut off. `kept`: what one stack leaves for another, also from
+    one forward to the next. `captured`: what passed earlier in this call, `narrowed` the same as the rows of one adapter see it. `rows` of
+    `batch`: which rows a narrowed call is about.
     """
 
     names: Names = None
     stack: str = ""
+    causal: bool = False
     mask: Tensor | None = None
+    memory_mask: Tensor | None = None
     past: Any = 0
     cache: Any = None
     shift: int | Tensor = 0
@@ -36,6 +42,10 @@ class Call:
     inserted: Insertion | None = None
     trims: bool = True
     captured: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    narrowed: dict[str, dict[tuple[str, str], Tensor]] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    rows: Tensor | None = None
+    batch: int = 0
 
     @property
     def mixed(self) -> bool:
@@ -63,6 +73,31 @@ class Call:
         rows = [index for index, other in enumerate(self.per_row(size)) if other == name]
         return torch.tensor(rows, device=device)
 
+    def extend(self, layer: str, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """A part's own keys and values (batch, heads, n, width), with those of earlier tokens in front of them.
+
+        They are kept as a further layer of the model's cache, so that beams reorder and crop them with the rest.
+        """
+        if self.cache is None:
+            return keys, values
+        cache = getattr(self.cache, "self_attention_cache", self.cache)
+        index = cache.__dict__.setdefault("_graft_layers", {})
+        if layer not in index:
+            index[layer] = len(cache.layers)
+            cache.layers.append(DynamicLayer())
+        own = cache.layers[index[layer]]
+        if self.rows is None:
+            return own.update(keys, values)
+        whole = [t.new_zeros(self.batch, *t.shape[1:]).index_copy(0, self.rows, t) for t in (keys, values)]
+        keys, values = own.update(*whole)
+        return keys[self.rows], values[self.rows]
+
+    def padding(self, size: int) -> Tensor | None:
+        """(batch, past + size): which tokens seen so far are real, or None when all are."""
+        if self.mask is None:
+            return None
+        return self.mask[:, : int(self.past) + size].bool()
+
     def capture(self, point: str, site: Site, value: Tensor) -> None:
         """Keep what passed a site's `entry` or `residual` point until its exit."""
         self.captured[point, site.name] = value
@@ -70,3 +105,11 @@ class Call:
     def residual(self, site: Site) -> Tensor:
         """The residual stream around an `attention` or `ffn` site: what will be added to the sub-layer's output."""
         return self.captured["residual", site.name]
+
+    def record(self, key: str, value: Tensor) -> None:
+        """Keep a value for a part that acts later in the same stack; a layer that runs again adds another."""
+        self.captured["record", f"{key}/{sum(name == 'record' for name, _ in self.captured)}"] = value
+
+    def recorded(self, key: str) -> list[Tensor]:
+        """Everything recorded under `key` in this call, in order."""
+        return [v for (point, name), v in self.captured.items() if point == "record" and name.rpartition("/")[0] == key]

@@ -55,8 +55,9 @@ def leave(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -
     for name in used:
         for job in spot.work[name].afters:
             if job.point == "exit":
-                call.captured.pop(("entry", job.site.name), None)
-                call.captured.pop(("residual", job.site.name), None)
+                for kept in (call.captured, call.narrowed.get(name, {})):
+                    kept.pop(("entry", job.site.name), None)
+                    kept.pop(("residual", job.site.name), None)
     return changed
 
 
@@ -100,11 +101,15 @@ def narrow(call: Call, name: str, rows: Tensor | None, size: int) -> Call:
     """The call as the rows of one adapter see it."""
     if rows is None:
         return call
-    captured = {key: value[rows] for key, value in call.captured.items() if len(value) == size}
-    mask = call.mask
-    if mask is not None:
-        mask = mask[call.rows_of(name, len(mask), mask.device)]
-    return replace(call, names=name, captured=captured, mask=mask)
+    captured = call.narrowed.setdefault(name, {})
+    captured |= {key: value[rows] for key, value in call.captured.items() if len(value) == size}
+
+    def own(mask: Tensor | None) -> Tensor | None:
+        return None if mask is None else mask[call.rows_of(name, len(mask), mask.device)]
+
+    return replace(
+        call, names=name, captured=captured, mask=own(call.mask), memory_mask=own(call.memory_mask), rows=rows, batch=size
+    )
 
 
 def replaced(module: nn.Module, work: Work) -> Proxy:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from graft.anatomy.site import Site, Stack
@@ -108,6 +108,7 @@ class Grafted:
     trainable: dict[str, bool] = field(default_factory=dict)
     implementations: dict[int, tuple[object, str]] = field(default_factory=dict)
     prefixes: dict[str, dict[str, KeysValues]] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
     watching: dict[str, set[str]] = field(default_factory=dict)
 
     def now(self) -> Call:

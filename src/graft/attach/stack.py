@@ -12,7 +12,7 @@ from graft.attach.call import Call, KeysValues
 from graft.attach.proxy import in_dtype
 from graft.attach.spot import Grafted, Spot
 from graft.attach.tokens import Insertion, plan
-from graft.errors import BadInput, NotApplied
+from graft.errors import BadInput, NotApplied, Refused
 
 
 def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
@@ -23,7 +23,8 @@ def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
     if grafted.call is not None and grafted.call.harvest is not None:
         return None
     inputs = named_inputs(module, args, kwargs)
-    call = Call(names=grafted.names, stack=stack.name, past=0, cache=inputs.get("past_key_values"))
+    call = Call(names=grafted.names, stack=stack.name, causal=stack.causal, cache=inputs.get("past_key_values"))
+    call = replace(call, kept=grafted.kept)
     lead = next((v for k in LEADING if (v := inputs.get(k)) is not None), None)
     if lead is None:
         lead = next(v for v in inputs.values() if isinstance(v, torch.Tensor))
@@ -32,9 +33,8 @@ def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
         raise BadInput(
             f"{len(call.names or ())} adapter names for a batch of {batch} rows: give graft.use one name per row."
         )
-    mask = inputs.get("attention_mask")
     past = call.cache.get_seq_length() if call.cache is not None else 0
-    call = replace(call, past=past, mask=mask if isinstance(mask, torch.Tensor) and mask.dim() == 2 else None)
+    call = replace(call, past=past, mask=padding(inputs.get("attention_mask")))
     recompute.bind(grafted, module, stack)
     if call.used():
         call, inputs = _virtual(grafted, spot, module, call, inputs, batch)
@@ -52,7 +52,7 @@ def finish(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) 
     if call.harvest is not None:
         return None
     # The head still runs: it needs the names, and nothing that would keep caches and activations alive.
-    spot.grafted.call = replace(call, cache=None, prefixes={}, captured={})
+    spot.grafted.call = replace(call, cache=None, prefixes={}, captured={}, narrowed={})
     if call.inserted is None or not call.trims:
         return None
     return _trimmed(output, call.inserted)
@@ -67,6 +67,16 @@ def _trimmed(output: Any, insertion: Insertion) -> Any:
     if output.get("hidden_states") is not None:
         output["hidden_states"] = tuple(insertion.trim(hidden) for hidden in output["hidden_states"])
     return output
+
+
+def padding(mask: Any) -> Tensor | None:
+    """(batch, n) padding mask from whatever a stack is given; in a mask per query the last one sees all real tokens."""
+    if isinstance(mask, dict):
+        mask = mask.get("full_attention")
+    if mask is None or mask.dim() == 2:
+        return mask
+    last = mask[:, 0, -1]
+    return last if last.dtype == torch.bool else last == 0
 
 
 def named_inputs(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -90,6 +100,7 @@ def _virtual(
     elif tokens:
         call, inputs = _concatenate(grafted, spot, module, call, inputs, tokens, batch)
     inputs = _lengthened(grafted, spot, call, inputs)
+    call = replace(call, memory_mask=padding(inputs.get("encoder_attention_mask")))
     if not any(keys.values()):
         return call, inputs
     if not call.mixed:
@@ -132,6 +143,9 @@ def _concatenate(
 ) -> tuple[Call, dict[str, Any]]:
     """Longer embeddings, mask, positions and token types; the trunk's hook trims the output."""
     assert spot.stack is not None
+    given = inputs.get("attention_mask")
+    if given is not None and (isinstance(given, dict) or given.dim() != 2):
+        raise Refused("virtual tokens cannot be put in front of rows that come with a mask per query: pass a padding mask.")
     embeds = inputs.get("inputs_embeds")
     if embeds is None:
         grafted.call = call
