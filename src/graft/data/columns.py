@@ -10,7 +10,7 @@ from graft.errors import BadInput
 # A name is written as it is, or in double quotes when it holds a comma, an equals sign, a plus or outer white space.
 _NAME = r'\s*("(?:[^"\\]|\\.)*"|[^",=+]+?)\s*'
 _PAIR = re.compile(rf"{_NAME}={_NAME}((?:\+{_NAME})*)(?:,|$)")
-_MORE = re.compile(rf"\+{_NAME}")
+_MORE = re.compile(rf"\+{_NAME}(?=\+|$)")
 
 ROLES = (
     "text", "text_pair", "label", "label_text", "tokens", "tags", "prompt", "completion", "references", "messages",

@@ -14,7 +14,9 @@ def encode_texts(row: Mapping[str, Any], tokenizer: Any, max_length: int, token_
     text, pair = row["text"], row.get("text_pair")
     if pair is not None and tokenizer.sep_token_id is None:
         text, pair = f"{text}\n{pair}", None
-    encoded = tokenizer(text, pair, truncation=True, max_length=max_length, verbose=False)
+    encoded = tokenizer(
+        text, pair, truncation=True, max_length=max_length, return_token_type_ids=token_types, verbose=False
+    )
     return model_inputs(encoded, token_types)
 
 

@@ -65,7 +65,7 @@ def _elements(text: str, start: int) -> Iterator[tuple[int, Any]]:
     if text[at : at + 1] != "]":
         raise JSONDecodeError("Expecting ',' or ']'", text, at)
     if _skip(text, at + 1) < len(text):
-        raise JSONDecodeError("Extra data", text, at + 1)
+        raise JSONDecodeError("Extra data", text, _skip(text, at + 1))
 
 
 def _add_document(table: Table, path: Path, text: str) -> None:

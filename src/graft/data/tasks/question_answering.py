@@ -53,7 +53,8 @@ class QuestionAnswering(Task):
         question = tokenizer.decode(asked) if len(asked) == self.max_length // 2 else row["question"]
         encoded = tokenizer(
             question, row["context"], truncation="only_second", max_length=self.max_length,
-            stride=self.max_length // 4, return_overflowing_tokens=True, return_offsets_mapping=True, verbose=False,
+            stride=self.max_length // 4, return_overflowing_tokens=True, return_offsets_mapping=True,
+            return_token_type_ids=self.token_types, verbose=False,
         )  # fmt: skip
         answer = row["answers"][0] if row.get("answers") else None
         windows = []

@@ -44,8 +44,9 @@ class Tagging(Task):
         """
         text, spans = _joined(row["tokens"])
         encoded = tokenizer(
-            text, truncation=True, max_length=self.max_length, return_offsets_mapping=True, verbose=False
-        )
+            text, truncation=True, max_length=self.max_length, return_offsets_mapping=True,
+            return_token_type_ids=self.token_types, verbose=False,
+        )  # fmt: skip
         word = [-1] * len(encoded["input_ids"])
         number = 0
         for position, (start, end) in enumerate(encoded["offset_mapping"]):
