@@ -1,0 +1,136 @@
+"""Memory: what a stretch of work takes at its peak, what is free, what a forward keeps, and when it ran out."""
+
+import gc
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import psutil
+import torch
+
+from graft.errors import Refused
+
+T = TypeVar("T")
+R = TypeVar("R")
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_WORDS = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: CUDA's, Python's, or the CPU allocator's RuntimeError."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS)
+
+
+def release() -> None:
+    """Give back what nothing holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def available(device: torch.device) -> int:
+    """Bytes that can still be taken on a device; on a CPU within the limits of the container, where there are any."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    group = Path("/sys/fs/cgroup")
+    free = psutil.virtual_memory().available
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # no control groups here, or none that limits memory
+        return int(free)
+    return int(free if limit == "max" else min(free, int(limit) - used))
+
+
+def kept_bytes(forward: Callable[[], Any]) -> int:
+    """Bytes that a forward keeps for its backward, parameters left out, counted by autograd as it saves them."""
+    seen: dict[int, int] = {}
+
+    def save(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        result = forward()
+    del result
+    return sum(seen.values())
+
+
+class Peak:
+    """The most memory in use while the `with` lasts: `bytes`, and `kind`, which says what was measured."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.bytes = 0
+        self.kind = ""
+
+    def __enter__(self) -> "Peak":
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.kind = "allocated on the GPU"
+        else:
+            self.kind = "resident" if _reset() else "resident, since the process began"
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bytes = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else _highest()
+
+
+class Portions:
+    """Goes through rows a portion at a time, and halves the portion for good whenever memory runs out."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def each(self, rows: Sequence[T], work: Callable[[Sequence[T]], R]) -> Iterator[R]:
+        """The results of `work` on successive portions. Raises Refused when not even one row fits."""
+        start = 0
+        while start < len(rows):
+            part = rows[start : start + self.size]
+            try:
+                result = work(part)
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
+                self.size = min(self.size, len(part))
+                halved = self.halve(error)
+            else:
+                start += len(part)
+                yield result
+                continue
+            self.size = halved
+            release()
+
+    def halve(self, error: BaseException) -> int:
+        """Half the size. Raises Refused at one row."""
+        if self.size <= 1:
+            raise Refused(
+                f"memory ran out on a single row ({str(error).splitlines()[0][:120]}). "
+                "Lower --length, turn on --checkpointing, or choose a smaller model."
+            ) from error
+        return self.size // 2
+
+
+def _reset() -> bool:
+    try:
+        _RESET.write_text("5")
+    except OSError:  # not Linux, or not allowed: then the peak counts from the start of the process
+        return False
+    return True
+
+
+def _highest() -> int:
+    if _STATUS.exists():
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource  # Unix only, like the question
+
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return highest if sys.platform == "darwin" else highest * 1024

@@ -1,0 +1,233 @@
+"""`fit`: train one attached adapter on the features of a task."""
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from graft import memory
+from graft.attach import Adapter, use
+from graft.data.losses import to_device
+from graft.data.task import Features, Task
+from graft.errors import BadInput
+from graft.files import write_text
+from graft.method import describe
+from graft.training import resume, space
+from graft.training.batching import length
+from graft.training.options import TrainingOptions
+from graft.training.pace import Pace
+from graft.training.progress import Bar
+from graft.training.trainer import GraftTrainer
+from graft.training.watch import Watch, interruptible
+
+FREE = 0.5  # the share of the free memory that a forward may plan to keep on a CPU; backward needs the rest
+ENDLESS = 10**9  # steps of a run that a time budget ends
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training did. history: lines of the log, per step and per check; seconds: spent in optimizer steps;
+    tokens: seen, without padding; peak_memory: bytes, and memory_kind says of what; rows_at_once: rows of a forward
+    pass in the end; best_step: whose tensors the adapter has now (None without validation rows)."""
+
+    history: list[dict[str, Any]] = field(repr=False)
+    steps: int
+    seconds: float
+    tokens: int
+    peak_memory: int
+    memory_kind: str
+    rows_at_once: int
+    best_step: int | None
+    best_loss: float | None
+    stopped_early: bool
+
+
+def fit(
+    model: nn.Module,
+    tokenizer: Any,
+    task: Task,
+    train: Sequence[Features],
+    validation: Sequence[Features],
+    adapter: Adapter,
+    options: TrainingOptions | None = None,
+    *,
+    folder: str | Path | None = None,
+    resume_from: Path | None = None,
+    where: Sequence[str] = (),
+    run: dict[str, Any] | None = None,
+    show: bool = False,
+) -> Fit:
+    """Train `adapter` on `train`, and leave it with the tensors of the lowest loss on `validation` (if there is any).
+
+    train, validation: what `task.features` gives. folder: where checkpoints and metrics.jsonl go; None keeps nothing on
+    disk. resume_from: a checkpoint of the same run. where: the origin of each row, by `item`, for messages. run: what
+    identifies the run beside options and method (the hash of the data); a checkpoint of another run is refused.
+    show: a progress bar on the error stream.
+
+    The same inputs, machine and number of threads give the same tensors bit for bit, interrupted and resumed or not.
+    Raises NotApplied when no tensor moves, Refused for a loss that is not finite or rows too large for the memory,
+    BadInput for a folder that cannot be written; KeyboardInterrupt after Ctrl-C, with a checkpoint written.
+    """
+    options = options or TrainingOptions()
+    if not train:
+        raise BadInput("there are no rows to train on.")
+    home = Path(folder) if folder is not None else None
+    device = next(model.parameters()).device
+    facts = {"options": asdict(options), "method": describe(adapter.method), "run": run or {}, "rows": len(train)}
+    facts = json.loads(json.dumps(facts, default=list))
+    if home is not None:
+        space.check_writable(home)
+        space.check_room(home, adapter)
+    pace = Pace(_steps(options, len(train)), options.seconds)
+    with _as_before(model), tempfile.TemporaryDirectory() as scrap, use(model, adapter.name):
+        trainer = GraftTrainer(
+            model, _arguments(options, home or Path(scrap), device, pace.steps), adapter=adapter, task=task,
+            tokenizer=tokenizer, train=train, validation=validation, options=options, pace=pace,
+            rows_at_once=_rows_at_once(options), where=where, folder=home and home / "checkpoints",
+        )  # fmt: skip
+        trainer.facts = facts
+        history = _history(home, resume_from, facts)
+        finished = resume_from is not None and resume.read_facts(resume_from)["finished"]
+        with memory.Peak(device) as peak, Bar(show) as bar:
+            if resume_from is None:
+                _prepare(trainer, train)
+            trainer.portions.size = _fitting(trainer, train, options, device)
+            watch = Watch(trainer, home and home / "metrics.jsonl", bar, history)
+            try:
+                if finished:
+                    assert resume_from is not None
+                    trainer.restore(resume_from)
+                    trainer.state.global_step = resume.read_facts(resume_from)["step"]
+                else:
+                    _train(trainer, watch, resume_from)
+            finally:
+                watch.close()
+        if trainer.best is not None:
+            resume.put(adapter, trainer.best, "the best step")
+    return Fit(
+        history=history, steps=trainer.state.global_step, seconds=pace.spent, tokens=pace.tokens, peak_memory=peak.bytes,
+        memory_kind=peak.kind, rows_at_once=trainer.portions.size,
+        best_step=trainer.best_step if trainer.best is not None else None,
+        best_loss=trainer.best_loss if math.isfinite(trainer.best_loss) else None,
+        stopped_early=not pace.over(trainer.state.global_step),
+    )  # fmt: skip
+
+
+def _train(trainer: GraftTrainer, watch: Watch, resume_from: Path | None) -> None:
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(watch)
+
+    def stop() -> None:
+        watch.stopped = True
+
+    with interruptible(stop):
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    if watch.stopped and not trainer.pace.over(trainer.state.global_step):
+        step = trainer.state.global_step
+        saved = f"saved at step {step}; --resume goes on from there" if trainer.folder else f"stopped at step {step}"
+        raise KeyboardInterrupt(saved)
+    if trainer.folder is not None:
+        trainer.save(finished=True)
+
+
+def _arguments(options: TrainingOptions, folder: Path, device: torch.device, steps: int) -> TrainingArguments:
+    """The Trainer's own arguments: what it does itself, and nothing of what is done here."""
+    arguments = TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=options.batch, max_steps=steps, max_grad_norm=options.clip,
+        activation_checkpointing=options.checkpointing, activation_checkpointing_kwargs={"use_reentrant": False},
+        eval_strategy="no", save_strategy="no", logging_steps=1, logging_nan_inf_filter=False, disable_tqdm=True,
+        report_to=list(options.report_to) or "none", seed=options.seed, use_cpu=device.type == "cpu",
+        remove_unused_columns=False, dataloader_pin_memory=False,
+    )  # fmt: skip
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several processes use several GPUs; one process uses one
+    return arguments
+
+
+def _steps(options: TrainingOptions, rows: int) -> int:
+    if options.seconds is not None:
+        return ENDLESS
+    return options.steps or max(1, math.ceil(options.epochs * math.ceil(rows / options.batch)))
+
+
+def _rows_at_once(options: TrainingOptions) -> int:
+    return options.batch if options.accumulate == "auto" else math.ceil(options.batch / options.accumulate)
+
+
+def _prepare(trainer: GraftTrainer, train: Sequence[Features]) -> None:
+    """Let each method prepare itself on training batches, made only when it asks for them."""
+    size = trainer.portions.size
+
+    def batches() -> Iterator[dict[str, torch.Tensor]]:
+        for at in range(0, len(train), size):
+            batch = trainer.task.collate(train[at : at + size], trainer.tokenizer)
+            yield to_device(trainer.task.inputs(batch), trainer.model)
+
+    for method, _ in trainer.adapter.terms():
+        method.prepare(trainer.model, batches())
+
+
+def _fitting(trainer: GraftTrainer, train: Sequence[Features], options: TrainingOptions, device: torch.device) -> int:
+    """Rows that can go through at once. A GPU says so itself when they do not; a CPU's system ends the process instead,
+    so there what one of the longest rows keeps for its backward is measured, and the free memory divided by it."""
+    size = trainer.portions.size
+    if options.accumulate != "auto" or device.type != "cpu" or options.checkpointing:
+        return size
+    longest = max(train, key=length)
+    batch = to_device(trainer.task.inputs(trainer.task.collate([longest], trainer.tokenizer)), trainer.model)
+    state = torch.get_rng_state()
+    trainer.model.train()
+    kept = memory.kept_bytes(lambda: trainer.compute_loss(trainer.model, batch))
+    torch.set_rng_state(state)
+    return max(1, min(size, int(FREE * memory.available(device) // max(kept, 1))))
+
+
+def _history(home: Path | None, resume_from: Path | None, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lines of the log up to the checkpoint; metrics.jsonl is cut there, so that it is one curve."""
+    lines: list[dict[str, Any]] = []
+    if resume_from is not None:
+        stored = resume.read_facts(resume_from)
+        _same_run(stored, facts, resume_from)
+        log = resume_from.parent.parent / "metrics.jsonl"
+        kept = [json.loads(line) for line in log.read_text("utf-8").splitlines() if line.endswith("}")]
+        lines = [line for line in kept if line["step"] <= stored["step"]]
+    if home is not None:
+        write_text(home / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    return lines
+
+
+def _same_run(stored: dict[str, Any], facts: dict[str, Any], checkpoint: Path) -> None:
+    differ = []
+    for group in facts:
+        then, now = stored.get(group), facts[group]
+        if isinstance(then, dict) and isinstance(now, dict):
+            names = sorted(name for name in {*then, *now} if then.get(name) != now.get(name) and name != "report_to")
+            differ += [f"{name} was {then.get(name)!r}, is {now.get(name)!r}" for name in names]
+        elif then != now:
+            differ.append(f"{group} was {then!r}, is {now!r}")
+    if differ:
+        raise BadInput(f"{checkpoint} belongs to another run: {'; '.join(differ)}. Give the same options, or a new --folder.")
+
+
+@contextmanager
+def _as_before(model: nn.Module) -> Iterator[None]:
+    """Put back what the Trainer changes on a model: its mode, the cache setting and checkpointing."""
+    settings, training = vars(model.config), model.training  # type: ignore[arg-type]
+    cached = {name: settings[name] for name in ("use_cache",) if name in settings}
+    checkpointed = model.is_activation_checkpointing
+    try:
+        yield
+    finally:
+        settings.pop("use_cache", None)
+        settings.update(cached)
+        model.train(training)
+        if model.is_activation_checkpointing and not checkpointed:
+            model.activation_checkpointing_disable()  # type: ignore[operator]

@@ -1,0 +1,58 @@
+"""How to train: everything `fit` can be told, with defaults that suit small sets of rows."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from graft.errors import BadInput
+
+Schedule = Literal["linear", "cosine", "constant"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """One run of training. The length is `epochs`, or `steps` where given, or `seconds` of training where given.
+
+    batch: rows in one optimizer step. accumulate: forward passes a step is divided into; "auto" takes as few as memory
+    allows and doubles them when it runs out. lr: peak learning rate; None is each method's own. warmup: share of the
+    run in which the rate rises. weight_decay: of matrices, not of vectors. clip: largest gradient norm.
+    autocast: arithmetic in bfloat16 over fp32 weights. checks: how often the validation loss is measured (and a
+    checkpoint written). patience: checks without a better loss after which training stops; 0 never stops.
+    """
+
+    epochs: float = 3.0
+    steps: int | None = None
+    seconds: float | None = None
+    batch: int = 32
+    accumulate: int | Literal["auto"] = "auto"
+    lr: float | None = None
+    schedule: Schedule = "linear"
+    warmup: float = 0.06
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    checkpointing: bool = False
+    autocast: bool = False
+    seed: int = 0
+    checks: int = 10
+    patience: int = 0
+    report_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        wrong = [f"{name} must be above 0, got {getattr(self, name)}" for name in _ABOVE if _at_most_zero(self, name)]
+        wrong += [f"{name} must not be negative, got {getattr(self, name)}" for name in _NOT_BELOW if getattr(self, name) < 0]
+        if not 0 <= self.warmup < 1:
+            wrong.append(f"warmup is a share of the run, at least 0 and below 1, got {self.warmup}")
+        if isinstance(self.accumulate, int) and self.accumulate > self.batch:
+            wrong.append(f"accumulate {self.accumulate} divides a step of {self.batch} rows into more parts than rows")
+        if self.steps is not None and self.seconds is not None:
+            wrong.append("give steps or a time budget, not both")
+        if wrong:
+            raise BadInput("; ".join(wrong) + ".")
+
+
+_ABOVE = ("epochs", "steps", "seconds", "batch", "accumulate", "lr", "clip", "checks")
+_NOT_BELOW = ("weight_decay", "patience", "seed")
+
+
+def _at_most_zero(options: TrainingOptions, name: str) -> bool:
+    value = getattr(options, name)
+    return isinstance(value, (int, float)) and value <= 0
