@@ -48,6 +48,8 @@ def suits(name: str, model: str) -> bool:
 
 # Their attention does not go through transformers' attention interface, so virtual keys are refused there.
 UNINTERFACED = ("bloom", "falcon", "falcon_multi_query", "falcon_multi_head", "deberta_v2")
+# Somewhere inside, rows of a batch cannot be told apart; a method that acts there refuses mixed batches.
+ROWLESS = ("deberta_v2", "mixtral", "qwen3_moe", "gpt_oss")
 
 
 def models(every: bool) -> list[str]:

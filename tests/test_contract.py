@@ -154,8 +154,13 @@ def test_7_rows_of_a_batch_equal_each_alone(model_name: str, name: str) -> None:
         return
     cases.move(attach(model, cases.method("lora"), "other"), seed=2)
     for rows in (["mine", "other"], [None, "mine"], ["mine", None]):
-        with use(model, rows):
-            together = outputs(model, batch)
+        try:
+            with use(model, rows):
+                together = outputs(model, batch)
+        except Refused as refusal:
+            # Inside experts, or where a table of positions passes a projection, there are no rows to tell apart.
+            assert "rows vanish" in str(refusal) and model_name in cases.ROWLESS
+            return
         for index, row in enumerate(rows):
             with use(model, row):
                 alone = outputs(model, batch)

@@ -9,6 +9,7 @@ from transformers.cache_utils import DynamicLayer
 
 from graft.anatomy.site import Site
 from graft.attach.tokens import Insertion
+from graft.errors import Refused
 
 Names = str | None | tuple[str | None, ...]
 KeysValues = tuple[Tensor, Tensor]
@@ -63,7 +64,10 @@ class Call:
             return (self.names,) * size
         times, rest = divmod(size, len(self.names))
         if rest:
-            raise ValueError(f"{size} rows cannot be shared out over {len(self.names)} adapter names")
+            raise Refused(
+                f"rows vanish inside the {self.stack or 'model'}: {size} cannot be shared out over {len(self.names)} adapter "
+                "names. Use one adapter for the whole batch."
+            )
         return tuple(name for name in self.names for _ in range(times))
 
     def rows_of(self, name: str, size: int, device: torch.device) -> Tensor | None:

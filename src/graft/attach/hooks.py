@@ -167,5 +167,10 @@ def with_first(output: Any, y: Tensor) -> Any:
         return y
     if isinstance(output, tuple):
         return (y, *output[1:])
-    output[next(iter(output.keys()))] = y
+    name = next(iter(output.keys()))
+    # Some models read the last of the hidden states instead of the output that is the same tensor.
+    hidden = output.get("hidden_states")
+    if hidden and hidden[-1] is output[name]:
+        output["hidden_states"] = (*hidden[:-1], y)
+    output[name] = y
     return output
