@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AutoModel, GteConfig, MegatronBertConfig, MptConfig, RobertaPreLayerNormConfig
 
 import zoo
 from graft.anatomy import Anatomy, Heads, Site, examine, skeleton
@@ -214,6 +215,32 @@ def check_layer(
     else:
         assert all((sub.residual == sub.entry) == (name == "olmo2") for sub in inner)
         close(entering[inner[0].residual or ""], x)
+
+
+ROWS = {"vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+# Other ways to place norms: own children beside the linears, on the output, and both ways of one architecture.
+OTHERS = {
+    "mpt": lambda: (MptConfig(d_model=32, n_heads=4, n_layers=2, vocab_size=32, max_seq_len=16), False),
+    "gte": lambda: (GteConfig(**ROWS), True),
+    "roberta_prelayernorm": lambda: (RobertaPreLayerNormConfig(**ROWS), False),
+    "megatron_bert": lambda: (MegatronBertConfig(**ROWS), False),
+    "opt_post_norm": lambda: (zoo.config("opt", do_layer_norm_before=False), True),
+    "wav2vec2_pre_norm": lambda: (zoo.config("wav2vec2", do_stable_layer_norm=True), False),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_residual_and_norm_in_other_architectures(name: str) -> None:
+    settings, after = OTHERS[name]()
+    model = AutoModel.from_config(settings).eval()
+    anatomy = examine(model)
+    entering, leaving = watch(model, anatomy)
+    with torch.no_grad():
+        model(torch.randn(1, 400) if name.startswith("wav2vec2") else torch.arange(6).view(1, 6))
+    for layer in range(2):
+        (whole,) = (site for site in anatomy.sites if site.role == "layer" and site.layer == layer)
+        inner = [s for role in ("attention", "ffn") for s in anatomy.sites if (s.role, s.layer) == (role, layer)]
+        check_layer("bert" if after else "llama", entering[whole.path], leaving[whole.path], inner, entering, leaving)
 
 
 def close(seen: Tensor, wanted: Tensor) -> None:

@@ -61,8 +61,13 @@ def examine(model: nn.Module) -> Anatomy:
     made = stacks(survey, towers(survey, found), found)
     heads = _head_paths(survey, [stack for stack, _ in made])
     sites: list[Site] = []
+    layers = [layer for stack, _ in made for layer in stack.layers]
+    outside: set[str] = set()
     for stack, _ in made:
-        sites += stack_sites(survey, stack)
+        # Two stacks may share the module that holds them, and with it embedding and norms: the first has them.
+        own = [site for site in stack_sites(survey, stack, layers) if site.role == "stack" or site.path not in outside]
+        outside |= {site.path for site in own}
+        sites += own
         for index in range(len(stack.layers)):
             sites += layer_sites(survey, stack, index, found)
     sites += head_sites(survey, heads)

@@ -92,12 +92,14 @@ def _heads(
 
 def _head_width(survey: Survey, path: str, output: Leaf) -> int | None:
     own, config = vars(survey.modules[path]), survey.config(path)
-    for name in HEAD_WIDTHS:
-        if isinstance(width := own.get(name, getattr(config, name, None)), int):
-            return width
-    for name in HEAD_COUNTS:
-        if isinstance(count := own.get(name, getattr(config, name, None)), int) and output.inputs % count == 0:
-            return output.inputs // count
+    # The module's own fields first: a configuration's may differ from layer to layer, and then refuses to be read.
+    for read in (own.get, lambda name: getattr(config, name, None)):
+        for name in HEAD_WIDTHS:
+            if isinstance(width := read(name), int) and width > 0:
+                return width
+        for name in HEAD_COUNTS:
+            if isinstance(count := read(name), int) and count > 0 and output.inputs % count == 0:
+                return output.inputs // count
     return None
 
 

@@ -14,15 +14,15 @@ Prefix = Callable[[str, str], str]
 PLAIN = ("LayerNorm", "layer_norm", "norm")
 
 
-def stack_sites(survey: Survey, stack: Stack) -> Iterator[Site]:
-    """The sites of a stack outside its layers: the stack itself, its embedding, its norms."""
+def stack_sites(survey: Survey, stack: Stack, layers: list[str]) -> Iterator[Site]:
+    """The sites of a stack outside all layers: the stack itself, its embedding, its norms."""
     width = stack.width
     yield Site(stack.name, "stack", stack.trunk, stack.name, inputs=width, outputs=width)
     if stack.embed:
         leaf = survey.leaves[stack.embed]
         yield Site(f"{stack.name}.embed", "embed", leaf.path, stack.name, inputs=leaf.inputs, outputs=leaf.outputs)
     for leaf in survey.leaves_under(stack.path, "norm"):
-        if any(inside(leaf.path, layer) for layer in stack.layers):
+        if any(inside(leaf.path, layer) for layer in layers):
             continue
         seen = relative(leaf.path, stack.path)
         short = parent(seen) if seen.rpartition(".")[2] in PLAIN and parent(seen) else seen

@@ -9,7 +9,20 @@ ATTENTION = {
     "q": ("q", "q_proj", "query", "query_proj", "q_lin", "q_linear", "q_attn", "wq", "Wq", "to_q", "q_b_proj"),
     "k": ("k", "k_proj", "key", "key_proj", "k_lin", "k_linear", "wk", "Wk", "to_k"),
     "v": ("v", "v_proj", "value", "value_proj", "v_lin", "v_linear", "wv", "Wv", "to_v"),
-    "o": ("o", "o_proj", "out_proj", "out_lin", "dense", "proj", "c_proj", "Wo", "wo", "to_out", "out"),
+    "o": (
+        "o",
+        "o_proj",
+        "out_proj",
+        "out_lin",
+        "dense",
+        "proj",
+        "projection_layer",
+        "c_proj",
+        "Wo",
+        "wo",
+        "to_out",
+        "out",
+    ),
 }
 
 # Where the attention's output projection is not its own child: the path beside it.
@@ -63,12 +76,16 @@ ROUTERS = ("gate", "router", "shared_expert_gate", "wg", "classifier")
 
 # Which sub-layer a norm that is a layer's own child belongs to.
 NORM_OF = {
-    "attention": ("input_layernorm", "ln_1", "layernorm_before", "attn_norm", "ln_attn", "norm1", "layer_norm1",
-                  "self_attn_layer_norm", "sa_layer_norm", "attention_norm", "layer_norm", "post_self_attn_layernorm"),
-    "cross": ("encoder_attn_layer_norm", "ln_cross_attn"),
+    "attention": ("input_layernorm", "ln_1", "layernorm_before", "attn_norm", "ln_attn", "norm1", "norm_1",
+                  "layer_norm1", "rms_norm1", "self_attn_layer_norm", "sa_layer_norm", "attention_norm",
+                  "attention_layernorm", "pre_self_attn_layernorm", "operator_norm", "temporal_pre_norm", "layer_norm",
+                  "post_self_attn_layernorm"),
+    "cross": ("encoder_attn_layer_norm", "cross_attention_layer_norm", "cross_attn_layer_norm", "ln_cross_attn",
+              "pre_cross_attn_layernorm", "post_cross_attn_layernorm"),
     "ffn": ("post_attention_layernorm", "pre_feedforward_layernorm", "ln_2", "layernorm_after", "mlp_norm", "ln_mlp",
-            "norm2", "layer_norm2", "final_layer_norm", "output_layer_norm", "full_layer_layer_norm", "ffn_norm",
-            "post_feedforward_layernorm", "post_mlp_layernorm", "LayerNorm"),
+            "norm2", "norm_2", "layer_norm2", "rms_norm2", "final_layer_norm", "output_layer_norm", "ff_layer_norm",
+            "full_layer_layer_norm", "ffn_norm", "feedforward_layernorm", "channel_pre_norm",
+            "post_feedforward_layernorm", "post_mlp_layernorm", "LayerNorm", "ln"),
 }  # fmt: skip
 # Norms without a telling name, owned by the sub-layer they stand in.
 PLAIN_NORMS = ("LayerNorm", "layer_norm", "norm", "ln", "self_attn_layer_norm")
@@ -76,13 +93,17 @@ PLAIN_NORMS = ("LayerNorm", "layer_norm", "norm", "ln", "self_attn_layer_norm")
 # Before the sub-layer, whatever else the stack looks like; the others follow the stack (see `sublayers.before`).
 NORM_BEFORE = (
     "input_layernorm", "layernorm_before", "layernorm_after", "attn_norm", "mlp_norm", "ln_attn", "ln_mlp",
-    "post_attention_layernorm", "pre_feedforward_layernorm", "ffn_norm", "attention_norm",
+    "post_attention_layernorm", "pre_feedforward_layernorm", "ffn_norm", "attention_norm", "attention_layernorm",
+    "feedforward_layernorm", "pre_self_attn_layernorm", "pre_cross_attn_layernorm", "operator_norm",
+    "temporal_pre_norm", "channel_pre_norm",
 )  # fmt: skip
 # After the residual was added.
 NORM_AFTER_RESIDUAL = ("sa_layer_norm", "output_layer_norm", "full_layer_layer_norm", "output.LayerNorm")
-# On the sub-layer's output, before the residual is added: neither the one nor the other.
-NORM_ON_BRANCH = ("post_feedforward_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm")
-# Norms of the feed-forward's own: beside them `post_attention_layernorm` is on the attention's branch (Gemma, OLMo 2).
+# On the sub-layer's output: before the residual is added where the stack norms first, else after.
+NORM_ON_OUTPUT = ("post_feedforward_layernorm", "post_self_attn_layernorm", "post_cross_attn_layernorm",
+                  "post_mlp_layernorm")  # fmt: skip
+# Beside one of these `post_attention_layernorm` is on the attention's output (Gemma 2 and 3, OLMo 2); elsewhere it is
+# the norm before the feed-forward.
 FEED_FORWARD_NORMS = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 # Configuration fields that say whether an architecture with both forms norms before its sub-layers.
 NORM_FIRST_FIELDS = ("do_layer_norm_before", "do_stable_layer_norm", "normalize_before")

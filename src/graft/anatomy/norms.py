@@ -9,12 +9,12 @@ from graft.anatomy.names import (
     NORM_BEFORE,
     NORM_FIRST_FIELDS,
     NORM_OF,
-    NORM_ON_BRANCH,
+    NORM_ON_OUTPUT,
     PLAIN_NORMS,
 )
 from graft.anatomy.survey import Survey, inside, join, parent, relative
 
-# Before the feed-forward in most architectures; on the attention's branch where the feed-forward has norms of its own.
+# Before the feed-forward in most architectures; on the attention's output where the feed-forward has norms of its own.
 SHARED_NAME = "post_attention_layernorm"
 
 SubLayer = Literal["attention", "cross", "ffn"]
@@ -54,7 +54,7 @@ def surroundings(
     Norms on the branch (Gemma 2 and 3, OLMo 2: after the sub-layer, before the sum) are neither: the norm is None,
     and with no norm before it the sub-layer's entry takes the residual stream itself.
     """
-    sides = {path: _side(survey, layer, path, first) for path in _owned(survey, layer, kind, within, exit)}
+    sides = {path: _side(survey, layer, path, first) for path in _owned(survey, layer, kind, within, entry, exit)}
     if not sides and kind == "ffn":
         # Attention and feed-forward side by side behind one norm (Falcon, Cohere, GPT-J).
         sides = {path: _side(survey, layer, path, first) for path in _named(survey, layer, "attention")}
@@ -70,26 +70,32 @@ def surroundings(
 def _named(survey: Survey, layer: str, kind: str) -> list[str]:
     """Norms that are the layer's own children, by the table. A norm left out of one layer is an Identity there."""
     names = list(NORM_OF[kind])
-    if kind == "ffn" and _on_branch(survey, layer, SHARED_NAME):
+    if kind == "ffn" and _on_output(survey, layer, SHARED_NAME):
         names.remove(SHARED_NAME)
-    elif kind == "attention" and _on_branch(survey, layer, SHARED_NAME):
+    elif kind == "attention" and _on_output(survey, layer, SHARED_NAME):
         names.append(SHARED_NAME)
     paths = (join(layer, name) for name in names)
     return [path for path in paths if path in survey.modules]
 
 
-def _on_branch(survey: Survey, layer: str, name: str) -> bool:
+def _on_output(survey: Survey, layer: str, name: str) -> bool:
     """Whether a norm stands on a sub-layer's output: by its name, or by the norms beside it."""
-    own_norms = any(join(layer, other) in survey.modules for other in FEED_FORWARD_NORMS)
-    return name in NORM_ON_BRANCH or (name == SHARED_NAME and own_norms)
+
+    def has(*others: str) -> bool:
+        return any(join(layer, other) in survey.modules for other in others)
+
+    if name == SHARED_NAME:
+        # With a norm on the feed-forward's output and none before the attention (GTE), it is on the attention's.
+        return has(*FEED_FORWARD_NORMS) or (has("post_mlp_layernorm") and not has("input_layernorm"))
+    return name in NORM_ON_OUTPUT
 
 
-def _owned(survey: Survey, layer: str, kind: str, within: str, exit: str) -> list[str]:
-    """Norms named for the sub-layer, then those with a plain name beside its exit or above it inside the layer."""
+def _owned(survey: Survey, layer: str, kind: str, within: str, entry: str, exit: str) -> list[str]:
+    """Norms named for the sub-layer, then those with a plain name beside its ends or above it inside the layer."""
     found = _named(survey, layer, kind)
     for each in survey.leaves_under(layer, "norm"):
         home = parent(each.path)
-        beside = home == parent(exit) or inside(within, home)
+        beside = home in (parent(entry), parent(exit)) or inside(within, home)
         if home != layer and beside and each.path.rpartition(".")[2] in PLAIN_NORMS:
             found.append(each.path)
     return found
@@ -97,8 +103,8 @@ def _owned(survey: Survey, layer: str, kind: str, within: str, exit: str) -> lis
 
 def _side(survey: Survey, layer: str, path: str, first: bool) -> Side:
     name = path.rpartition(".")[2]
-    if _on_branch(survey, layer, name):
-        return "branch"
+    if _on_output(survey, layer, name):
+        return "branch" if first else "after"
     if name in NORM_BEFORE:
         return "before"
     if name in NORM_AFTER_RESIDUAL or relative(path, layer).endswith(NORM_AFTER_RESIDUAL):

@@ -88,7 +88,7 @@ class Site:
     residual: str | None = None
     norm: str | None = None
     heads: Heads | None = None
-    module: nn.Module | None = field(default=None, compare=False, repr=False)
+    module: Any = field(default=None, compare=False, repr=False)
     norm_module: nn.Module | None = field(default=None, compare=False, repr=False)
     tokenizer: Callable[[str], Any] | None = field(default=None, compare=False, repr=False)
 

@@ -1,7 +1,7 @@
 """Finding stacks: the lists of repeated layers, the modules around them, and whether they see the future."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -79,12 +79,10 @@ def stacks(survey: Survey, found: list[Tower], attentions: dict[str, Attention])
     """The stacks of the model in model order, named "encoder" and "decoder", or by their path where that is taken."""
     made = [_stack(survey, tower, [a for a in attentions.values() if inside(a.path, tower.path)]) for tower in found]
     names = [stack.name for stack in made]
-    paths = [stack.path for stack in made]
-    result = []
-    for stack, tower in zip(made, found, strict=True):
-        name = stack.name if names.count(stack.name) == 1 else _telling(stack.path, tower.path, paths)
-        result.append((Stack(**{**vars(stack), "name": name}), tower))
-    return result
+    for paths in ([stack.path for stack in made], [tower.path for tower in found]):
+        names = [_telling(path, paths) if names.count(names[i]) > 1 else names[i] for i, path in enumerate(paths)]
+    names = [tower.path.replace(".", "_") if names.count(names[i]) > 1 else names[i] for i, tower in enumerate(found)]
+    return [(replace(stack, name=name), tower) for stack, tower, name in zip(made, found, names, strict=True)]
 
 
 def _stack(survey: Survey, tower: Tower, attentions: list[Attention]) -> Stack:
@@ -135,11 +133,10 @@ def _embedding(survey: Survey, path: str) -> Leaf | None:
     return next(iter(named or [each for each in found if each.inputs == words]), None)
 
 
-def _telling(path: str, tower: str, others: list[str]) -> str:
-    """The first component of `path` that sets it apart from the other stacks of its kind."""
-    parts = (path or tower).split(".")
+def _telling(path: str, others: list[str]) -> str:
+    """The first component of `path` that sets it apart from the other stacks; the whole path where none does."""
     rest = [other.split(".") for other in others if other != path]
-    for depth, part in enumerate(parts):
-        if all(other[depth : depth + 1] != [part] for other in rest):
+    for depth, part in enumerate(path.split(".")):
+        if part and all(other[depth : depth + 1] != [part] for other in rest):
             return part
     return path.replace(".", "_") or "stack"
