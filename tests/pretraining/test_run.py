@@ -1,6 +1,8 @@
 """Whole runs on tiny models: objectives learn, a stopped or killed run ends in the same tensors, errors come early."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +146,18 @@ def test_the_finished_folder_is_an_ordinary_model(text: Path, tmp_path: Path) ->
     assert model.float()(ids, labels=ids).loss < 5.0 < torch.log(torch.tensor(300.0))
     rows = (tmp_path / "work" / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == outcome.steps
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"{outcome.loss:.4f} nats" in card and "tokens: 6000" in card and "resume" not in card
+    assert "## Training text" not in card
+
+
+def test_a_card_of_gathered_text_lists_packages_and_licences(text: Path, tmp_path: Path) -> None:
+    gathered = tmp_path / "gathered"
+    shutil.copytree(text, gathered)
+    package = {"name": "boxes", "version": "1.2", "licence": "MIT", "files": 60, "bytes": 12345}
+    (gathered / "manifest.json").write_text(json.dumps({"packages": [package]}))
+    outcome = graft.pretrain(**options(text, tmp_path / "out", text=[], gather=gathered, tokens=500)).outcome
+    assert "| boxes | 1.2 | MIT | 60 | 12 |" in (Path(outcome.model) / "README.md").read_text()
 
 
 def test_bits_per_byte_is_the_loss_of_the_whole_text(text: Path, tmp_path: Path) -> None:

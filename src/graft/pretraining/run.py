@@ -1,7 +1,6 @@
 """One pre-training run from text to a finished folder: what `graft pretrain` does."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from graft.errors import BadInput
 from graft.files import writing_folder
 from graft.pretraining import heap
 from graft.pretraining.batches import Batches, Shape, window_for
+from graft.pretraining.card import card
 from graft.pretraining.corpus import gather
 from graft.pretraining.documents import Documents, Packed, find_documents, pack, read_texts
 from graft.pretraining.held_out import HeldOut, measure
@@ -73,7 +73,7 @@ def pretrain(options: "Options") -> Outcome:
         counters = train(bench.model, bench.training, _settings(options), work / "snapshots", reporter.step)
     score = measure(bench.model, bench.held_out, bench.packed.held_out_bytes, options.bf16)
     outcome = _outcome(options, bench, counters, score)
-    _store(options, bench, outcome)
+    _store(options, bench, outcome, folders)
     return outcome
 
 
@@ -203,11 +203,19 @@ def _outcome(options: "Options", bench: Bench, counters: Counters, score: HeldOu
     )
 
 
-def _store(options: "Options", bench: Bench, outcome: Outcome) -> None:
-    """Put the finished model and its tokenizer beside work/."""
+def _store(options: "Options", bench: Bench, outcome: Outcome, texts: list[Path]) -> None:
+    """Put the finished model, its tokenizer and its card beside work/."""
+    recipe = {f.name: value for f in fields(options) if (value := getattr(options, f.name)) != _default(f)}
+    recipe.pop("resume", None)
     if options.store == "bf16":
         bench.model.to(torch.bfloat16)  # type: ignore[arg-type]
     with writing_folder(Path(outcome.model)) as temporary:
         bench.model.save_pretrained(temporary)
         bench.tokenizer.save_pretrained(temporary)
-        (temporary / "training.json").write_text(json.dumps(asdict(outcome), indent=1))
+        (temporary / "README.md").write_text(
+            card(options.output.name, asdict(outcome), recipe, texts), encoding="utf-8"
+        )
+
+
+def _default(option: Field) -> Any:
+    return option.default if option.default_factory is MISSING else option.default_factory()

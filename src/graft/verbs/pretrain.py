@@ -72,7 +72,7 @@ class Result:
                 shown = (
                     f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
                 )
-                console.print(f"{name.replace('_', ' '):>16}  {shown}", highlight=False, markup=False)
+                console.print(f"{name.replace('_', ' '):>16}  {shown}", highlight=False, markup=False, soft_wrap=True)
 
 
 def run(options: Options) -> Result:
