@@ -11,7 +11,7 @@ from graft.files import writing_folder
 
 
 def save_base(model: nn.Module, folder: str | Path, *, tokenizer: Any = None) -> Path:
-    """Write the base, as it was before anything was attached, merged or trained in place, for `from_pretrained` to read.
+    """Write the base for `from_pretrained` to read, as it was before anything was attached, merged or trained in place.
 
     Raises BadInput when the folder exists and is not empty.
     """

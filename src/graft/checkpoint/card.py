@@ -9,18 +9,18 @@ from graft.checkpoint.record import Record
 
 def card(record: Record) -> str:
     """The text of README.md: what was adapted, how, what it scored, and how to use it."""
-    base = record.base.get("id") or ""
-    front = ["---", "library_name: graft", "tags:", "- graft", *(f"- {json.dumps(tag)}" for tag in _methods(record))]
+    base, methods = record.base.get("id") or "", _methods(record)
+    front = ["---", "library_name: graft", "tags:", "- graft", *(f"- {json.dumps(tag)}" for tag in methods)]
     if base:
         front.insert(1, f"base_model: {json.dumps(base)}")
+    kind = _cell(base or record.base["fingerprint"]["class"])
     lines = [*front, "---", "", f"# {record.name}", ""]
-    lines += [f"An adapter ({' + '.join(_methods(record))}) for `{base or record.base['fingerprint']['class']}`, made with graft.", ""]
-    lines += ["## Use", "", "```python", "import graft", "from transformers import AutoModel  # the class of your task", ""]
-    lines += [f"model = AutoModel.from_pretrained({base or 'path to the base'!r})", 'graft.load(model, "this folder")', "```", ""]
-    if record.peft == "":
-        lines += ["`adapter_config.json` and `adapter_model.safetensors` hold the same adapter in Hugging Face PEFT's format.", ""]
-    else:
-        lines += [f"Not in Hugging Face PEFT's format: {record.peft}", ""]
+    lines += [f"An adapter ({' + '.join(methods)}) for `{kind}`, made with graft.", "", "## Use", ""]
+    lines += ["```python", "import graft", "from transformers import AutoModel  # or the class of your task", ""]
+    lines += [f"model = AutoModel.from_pretrained({base or 'path to the base'!r})"]
+    lines += ['graft.load(model, "path to this folder")', "```", ""]
+    theirs = "`adapter_config.json` and `adapter_model.safetensors` are the same adapter for Hugging Face PEFT."
+    lines += [theirs if record.peft == "" else f"Not in Hugging Face PEFT's format: {record.peft}", ""]
     lines += _table("Method", _flat(record.method))
     reached = {f"sites: {role}": number for role, number in record.coverage.items()}
     lines += _table("Size", {**reached, **record.counts})
@@ -41,7 +41,9 @@ def _table(title: str, values: Mapping[str, Any]) -> list[str]:
 
 def _cell(value: Any) -> str:
     """One cell: no line breaks, no bars, nothing that reads as markup."""
-    text = f"{value:,}" if type(value) is int else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if type(value) is int:
+        text = f"{value:,}"
     for sign, instead in (("\n", " "), ("|", "\\|"), ("<", "&lt;"), ("`", "'")):
         text = text.replace(sign, instead)
     return text if len(text) <= 200 else text[:199] + "…"

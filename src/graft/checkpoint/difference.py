@@ -1,4 +1,4 @@
-"""How two bases differ, in words: another architecture, a resized vocabulary, another revision, another number format."""
+"""How two bases differ, in words: architecture, size of the vocabulary, revision, number format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,9 @@ def difference(saved: Fingerprint, here: Fingerprint) -> Difference:
         faults.append(f"another architecture or size: {'; '.join(parts)}. Load the base that is named above.")
     if changed:
         parts = [f"{key} = {now!r}, was {then!r}" for key, (then, now) in list(changed.items())[:6]]
-        faults.append(f"another configuration: {'; '.join(parts)}. Load the base with the configuration it was saved with.")
+        faults.append(
+            f"another configuration: {'; '.join(parts)}. Load the base with the configuration it was saved with."
+        )
     if values:
         faults.append(_revision(values, len(common)))
     return Difference(tuple(faults), _formats(saved, here, common))
@@ -50,8 +52,8 @@ def _revision(values: list[str], total: int) -> str:
     few = len(values) <= max(2, total // 20)
     if few:
         return (
-            f"other values in {listed(values)} ({len(values)} of {total} tensors), as when a checkpoint lacks them and they "
-            "start at random. Save the base with graft.checkpoint.save_base and load that, or set the seed before loading it."
+            f"other values in {listed(values)} ({len(values)} of {total} tensors), as when a checkpoint lacks them and "
+            "they start at random. Save the base with graft.checkpoint.save_base and load that, or seed it the same."
         )
     return (
         f"another revision: {len(values)} of {total} tensors have other values ({listed(values, 3)}). "

@@ -1,4 +1,4 @@
-"""Is this the base an adapter was made for? A fingerprint is the configuration and, of every tensor, type, shape and a sample.
+"""Is this the base an adapter was made for? A fingerprint: the configuration, and type, shape and a sample of every tensor.
 
 The sample is a few entries at fixed places, so that fingerprinting a large model costs milliseconds, and values can be
 compared across number formats: each as closely as the coarser of the two formats allows.
@@ -20,7 +20,8 @@ SAMPLES = 6
 PRECISION = {torch.float64: 1e-8, torch.float32: 1e-6, torch.float16: 2.0**-9, torch.bfloat16: 2.0**-7}
 # What a configuration says about loading, labels or versions, not about the function of the model.
 VOLATILE = {
-    "_name_or_path", "architectures", "attn_implementation", "dtype", "id2label", "label2id", "num_labels", "problem_type",
+    "_name_or_path", "architectures", "attn_implementation", "dtype", "id2label", "label2id", "num_labels",
+    "problem_type",
     "quantization_config", "return_dict", "output_attentions", "output_hidden_states", "torch_dtype", "torchscript",
     "transformers_version", "use_cache", "finetuning_task", "experts_implementation", "chunk_size_feed_forward",
 }  # fmt: skip
@@ -52,7 +53,7 @@ class Tell:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A model without adapters: its class, its configuration, and a line for every tensor, by name below the base model."""
+    """A model without adapters: its class, its configuration, and every tensor by its name below the base model."""
 
     kind: str
     config: Mapping[str, Any]
@@ -126,7 +127,9 @@ def _sample(tensor: Tensor) -> tuple[float, ...] | None:
 def _plain(config: Any) -> Any:
     """A configuration without what is volatile, as JSON gives it back."""
     if isinstance(config, dict):
-        return {str(key): _plain(value) for key, value in config.items() if key not in VOLATILE and "drop" not in str(key)}
+        return {
+            str(key): _plain(value) for key, value in config.items() if key not in VOLATILE and "drop" not in str(key)
+        }
     if isinstance(config, (list, tuple)):
         return [_plain(value) for value in config]
     return config if config is None or isinstance(config, (bool, int, float, str)) else str(config)

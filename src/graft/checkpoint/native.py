@@ -1,26 +1,26 @@
-"""Save and load adapters: a folder with adapter.safetensors, graft.json, a model card, and PEFT's files where it can."""
+"""Save and load adapters: a folder of adapter.safetensors, graft.json, a model card, and PEFT's files where it can."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from graft.attach import Adapter, attach, detach, grafted, probe, require
+from graft.attach import Adapter, probe, require
+from graft.checkpoint import peft
 from graft.checkpoint.card import card
 from graft.checkpoint.difference import difference
 from graft.checkpoint.fingerprint import Fingerprint, fingerprint
 from graft.checkpoint.record import FILE, Record, versions
 from graft.checkpoint.safe import compare, inside, read_header, read_tensors
 from graft.checkpoint.source import locate, native, weights
-from graft.checkpoint.stored import affordable, fill, stored
+from graft.checkpoint.stored import affordable, attaching, fill, stored
 from graft.checkpoint.tokenizers import save_tokenizer
 from graft.errors import BadInput, Refused
 from graft.files import writing_folder
-from graft.method import Method, describe
+from graft.method import describe
 
 TENSORS = "adapter.safetensors"
 
@@ -43,13 +43,19 @@ def save(
     if target.exists() and not target.is_dir():
         raise BadInput(f"{target} is a file. Choose a folder.")
     if target.is_dir() and any(target.iterdir()) and not (target / FILE).exists():
-        raise BadInput(f"{target} holds something that is no graft adapter, which saving would replace. Choose another folder.")
+        raise BadInput(
+            f"{target} holds something that is no graft adapter, which saving would replace. Choose another folder."
+        )
     record = _record(adapter, extra or {})
     with writing_folder(target) as temporary:
         tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in stored(adapter).items()}
         save_file(tensors, temporary / TENSORS, metadata={"format": "pt"})
         if tokenizer is not None:
             record = replace(record, tokenizer=save_tokenizer(tokenizer, temporary))
+        try:
+            peft.write(adapter, temporary)
+        except Refused as reason:
+            record = replace(record, peft=str(reason))
         record.write(temporary)
         (temporary / "README.md").write_text(card(record), encoding="utf-8")
     return target
@@ -65,16 +71,16 @@ def load(
     revision: str | None = None,
     batch: Mapping[str, Tensor] | None = None,
 ) -> Adapter:
-    """Attach the adapter in `folder` (or of a Hub id, at `revision`) to `model`, under `name` or the name it was saved with.
+    """Attach the adapter in `folder` (or of a Hub id, at `revision`) to `model`, under `name` or the name it was saved by.
 
-    Graft's own format and PEFT's are read; only safetensors, never a pickle. `force`: load onto a base that differs from
-    the one it was trained on; what it was measured to do no longer holds. `check`: run the adapter once and refuse it
+    Graft's own format and PEFT's are read; only safetensors, never a pickle. `force`: load onto a base that differs
+    from the one it was trained on; what it was measured to do no longer holds. `check`: run the adapter once and refuse it
     with NotApplied when it changes nothing (`batch`: on these inputs). Raises BadInput for files that are not what they
     claim and a base that differs, saying how; on any error the model is left as it was.
     """
     place = locate(folder, revision)
     if not native(place):
-        raise Refused(f"{place} is in Hugging Face PEFT's format, which graft does not read yet.")
+        return peft.load(model, place, name or "default", check=check, batch=batch)
     file = inside(place, FILE)
     assert file is not None
     record = Record.read(file)
@@ -83,15 +89,11 @@ def load(
     remarks = check_base(model, record, force)
     method = record.served(file)
     affordable(path, model, method, header)
-    adapter = attached(model, method, name or record.name, head=record.head)
-    try:
+    with attaching(model, method, name or record.name, record.head) as adapter:
         compare(path, header, stored(adapter))
         fill(adapter, read_tensors(path, header))
         if check:
             probe(model, adapter.name, batch)
-    except BaseException:
-        withdraw(model, adapter)
-        raise
     adapter.remarks += remarks
     return adapter
 
@@ -106,7 +108,7 @@ def read(folder: str | Path, revision: str | None = None) -> Record:
 
 
 def check_base(model: nn.Module, record: Record, force: bool = False) -> tuple[str, ...]:
-    """What is worth knowing of the base `model` compared with the one saved. Raises BadInput where it is another one."""
+    """What is worth knowing of the base `model` beside the one saved. Raises BadInput where it is another one."""
     saved = Fingerprint.from_json(record.base.get("fingerprint"))
     found = difference(saved, fingerprint(model))
     if not found.faults:
@@ -119,19 +121,6 @@ def check_base(model: nn.Module, record: Record, force: bool = False) -> tuple[s
         f"{record.name!r} was made for {base}, and this {type(model).__name__} is not it:\n{told}\n"
         "force=True loads it all the same; then nothing that was measured of it holds."
     )
-
-
-def attached(model: nn.Module, method: Method, name: str, head: bool) -> Adapter:
-    """Attach for loading: no random number is drawn that the caller would miss."""
-    with torch.random.fork_rng(devices=[]):
-        return attach(model, method, name, head=head)
-
-
-def withdraw(model: nn.Module, adapter: Adapter) -> None:
-    """Take a half-loaded adapter off again."""
-    record = grafted(model)
-    if record is not None and adapter.name in record.adapters:
-        detach(model, adapter.name)
 
 
 def _record(adapter: Adapter, extra: Mapping[str, Any]) -> Record:

@@ -22,10 +22,10 @@ FILE = "graft.json"
 class Record:
     """Everything in graft.json.
 
-    `method` is the served form of the method as plain data, `trained_as` the form it was trained in; `sites` are the keys
-    of its parts, `coverage` their number by role, `head` whether a task head belongs to the adapter. `base` holds id,
-    revision and fingerprint of the base; `tokenizer` the hashes of tokenizer and chat template; `peft` is "" where PEFT's
-    files stand beside, else why they do not; `extra` what the caller added (task, labels, scores, seeds, data hash).
+    `method` is the served form of the method as plain data, `trained_as` the form it was trained in; `sites` are the
+    keys of its parts, `coverage` their number by role, `head` whether a task head belongs to the adapter. `base` holds
+    id, revision and fingerprint of the base; `tokenizer` the hashes of tokenizer and chat template; `peft` is "" where
+    PEFT's files stand beside, else why they do not; `extra` what the caller added (task, labels, scores, seeds).
     """
 
     name: str
@@ -48,17 +48,20 @@ class Record:
         try:
             text = json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise BadInput(f"extra={dict(self.extra)!r:.200} cannot be written as JSON ({error}). Use plain numbers and text.") from error
+            raise BadInput(
+                f"extra={dict(self.extra)!r:.200} cannot be written as JSON ({error}). Use plain numbers and text."
+            ) from error
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> "Record":
-        """Read graft.json. Raises BadInput for another schema, and for every field that is missing, unknown or mistyped."""
+        """Read graft.json. Raises BadInput for another schema, and for fields that are missing, unknown or mistyped."""
         data = read_json(path)
         if data.get("schema") != SCHEMA:
+            wrote = data.get("versions")
+            by = f" ({wrote['graft']!r:.40})" if isinstance(wrote, dict) and "graft" in wrote else ""
             raise BadInput(
-                f"{path}: schema {data.get('schema')!r:.40}, this graft reads schema {SCHEMA}. Use the graft that wrote it "
-                f"({(data.get('versions') or {}).get('graft', 'unknown') if isinstance(data.get('versions'), dict) else 'unknown'})."
+                f"{path}: schema {data.get('schema')!r:.40}, this graft reads {SCHEMA}. Use the graft that wrote it{by}."
             )
         kinds = typing.get_type_hints(cls)
         unknown = sorted(data.keys() - kinds.keys())
@@ -68,11 +71,13 @@ class Record:
             said = (("unknown", unknown), ("missing", missing), ("of another type", wrong))
             raise BadInput(f"{path}: " + "; ".join(f"{what}: {listed(names)}" for what, names in said if names) + ".")
         if not NAME.fullmatch(data["name"]):
-            raise BadInput(f"{path}: {data['name'][:80]!r} is no adapter name: lower-case letters, digits, '.', '_', '-'.")
+            raise BadInput(
+                f"{path}: {data['name'][:80]!r} is no adapter name: lower-case letters, digits, '.', '_', '-'."
+            )
         return cls(**{**data, "sites": tuple(data["sites"])})
 
     def served(self, path: Path) -> Method:
-        """The method to attach. Raises BadInput for an unknown method, or a hyperparameter unknown or of another type."""
+        """The method to attach. Raises BadInput for an unknown method, and hyperparameters unknown or of another type."""
         return described(path, self.method)
 
 
@@ -85,7 +90,9 @@ def described(path: Path, data: Mapping[str, Any]) -> Method:
         kinds = typing.get_type_hints(find(term["method"]), include_extras=False)
         wrong = [f"{key}={value!r:.60}" for key, value in term.items() if key in kinds and not fits(value, kinds[key])]
         if wrong:
-            raise BadInput(f"{path}: {term['method']} cannot have {', '.join(wrong)}: a value of another type was expected.")
+            raise BadInput(
+                f"{path}: {term['method']} cannot have {', '.join(wrong)}: a value of another type was expected."
+            )
     return restore(data)
 
 

@@ -1,7 +1,7 @@
-"""Reading files that a stranger wrote: everything they declare is checked against what is there, before any of it is used.
+"""Reading files that a stranger wrote: what they declare is checked against what is there, before any of it is used.
 
-A safetensors file is eight bytes (the length of a header), a JSON header, and the tensors' bytes. Lengths, types, shapes
-and offsets are checked against the size of the file, so that no declared number ever decides how much is allocated.
+A safetensors file is eight bytes (the length of a header), a JSON header, and the tensors' bytes. Lengths, types,
+shapes and offsets are checked against the size of the file, so that no declared number decides how much is allocated.
 """
 
 import json
@@ -29,7 +29,8 @@ DTYPES = {
 # How files begin that are often taken for safetensors.
 MAGICS = {
     b"PK\x03\x04": "a PyTorch pickle (zip)", b"\x80\x02": "a pickle", b"\x80\x03": "a pickle", b"\x80\x04": "a pickle",
-    b"\x80\x05": "a pickle", b"GGUF": "a GGUF file", b"\x89HDF": "an HDF5 file", b"version https://git-lfs": "a Git LFS pointer",
+    b"\x80\x05": "a pickle", b"GGUF": "a GGUF file", b"\x89HDF": "an HDF5 file",
+    b"version https://git-lfs": "a Git LFS pointer",
 }  # fmt: skip
 
 
@@ -42,7 +43,7 @@ class Entry:
 
 
 def inside(folder: Path, name: str) -> Path | None:
-    """The file `name` of a folder, or None where there is none. Raises BadInput for a link that leads out of the folder.
+    """The file `name` of a folder, or None where there is none. Raises BadInput for a link that leads out of it.
 
     A snapshot of the Hub's cache links to the `blobs` beside it, and nowhere else.
     """
@@ -52,7 +53,9 @@ def inside(folder: Path, name: str) -> Path | None:
     real, home = path.resolve(), folder.resolve()
     allowed = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
     if not any(real.is_relative_to(place) for place in allowed):
-        raise BadInput(f"{path} is a link to {real}, outside the adapter's folder: it is not read. Put a copy in its place.")
+        raise BadInput(
+            f"{path} is a link to {real}, outside the adapter's folder: it is not read. Put a copy in its place."
+        )
     if not real.is_file():
         raise BadInput(f"{path} is not a file. Get the adapter again from where it came from.")
     return path
@@ -62,11 +65,15 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises BadInput for a file that is too large, not UTF-8 or not a JSON object."""
     size = path.stat().st_size
     if size > JSON_LIMIT:
-        raise BadInput(f"{path}: {size:,} bytes is no description of an adapter (limit {JSON_LIMIT:,}). It is not read.")
+        raise BadInput(
+            f"{path}: {size:,} bytes is no description of an adapter (limit {JSON_LIMIT:,}). It is not read."
+        )
     try:
         found = json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not readable as JSON ({error}). Get the adapter again from where it came from.") from None
+        raise BadInput(
+            f"{path}: not readable as JSON ({error}). Get the adapter again from where it came from."
+        ) from None
     if not isinstance(found, dict):
         raise BadInput(f"{path}: expected a JSON object, found {type(found).__name__}.")
     return found
@@ -82,12 +89,16 @@ def read_header(path: Path) -> dict[str, Entry]:
         start = file.read(24)
         for magic, kind in MAGICS.items():
             if start.startswith(magic):
-                raise _wrong(path, f"this is {kind}, not safetensors. Graft never loads pickles; ask for a safetensors file")
+                raise _wrong(
+                    path, f"this is {kind}, not safetensors. Graft never loads pickles; ask for a safetensors file"
+                )
         if len(start) < 8:
             raise _wrong(path, f"{size} bytes are too few for a safetensors file; it was cut off")
         (length,) = struct.unpack("<Q", start[:8])
         if length > size - 8:
-            raise _wrong(path, f"its header claims {length:,} bytes, the file has {size:,}; it was cut off or is not safetensors")
+            raise _wrong(
+                path, f"its header claims {length:,} bytes, the file has {size:,}; it was cut off or is not safetensors"
+            )
         if length > HEADER_LIMIT:
             raise _wrong(path, f"its header of {length:,} bytes is over the limit of {HEADER_LIMIT:,}")
         file.seek(8)
@@ -108,7 +119,9 @@ def read_header(path: Path) -> dict[str, Entry]:
             raise _wrong(path, f"tensor {name!r} begins at byte {begin:,} where {end:,} was due")
         end = stop
     if end != size - 8 - length:
-        raise _wrong(path, f"its tensors take {end:,} bytes, the file holds {size - 8 - length:,}; it was cut off or added to")
+        raise _wrong(
+            path, f"its tensors take {end:,} bytes, the file holds {size - 8 - length:,}; it was cut off or added to"
+        )
     return {name: Entry(DTYPES[said["dtype"]], tuple(said["shape"])) for name, said in header.items()}
 
 
@@ -116,9 +129,13 @@ def read_tensors(path: Path, header: Mapping[str, Entry]) -> dict[str, Tensor]:
     """All tensors of a file whose header was checked. Raises BadInput for numbers that are not finite."""
     with safe_open(path, framework="pt") as file:
         found = {name: file.get_tensor(name) for name in header}
-    broken = [name for name, tensor in found.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+    broken = [
+        name for name, tensor in found.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())
+    ]
     if broken:
-        raise _wrong(path, f"{listed(broken)} {'hold' if len(broken) > 1 else 'holds'} NaN or infinity; training had diverged")
+        raise _wrong(
+            path, f"{listed(broken)} {'hold' if len(broken) > 1 else 'holds'} NaN or infinity; training had diverged"
+        )
     return found
 
 
@@ -137,7 +154,11 @@ def compare(path: Path, header: Mapping[str, Entry], expected: Mapping[str, Tens
         for name, want in expected.items()
         if name in header and (tuple(want.shape) != header[name].shape or not _alike(want.dtype, header[name].dtype))
     ]
-    said = [f"{len(names)} {kind}: {listed(names)}" for kind, names in (("missing", missing), ("not expected", extra)) if names]
+    said = [
+        f"{len(names)} {kind}: {listed(names)}"
+        for kind, names in (("missing", missing), ("not expected", extra))
+        if names
+    ]
     said += [f"{len(wrong)} of another shape or type: {listed(wrong)}"] if wrong else []
     if said:
         raise BadInput(

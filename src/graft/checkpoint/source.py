@@ -38,7 +38,7 @@ def locate(folder: str | Path, revision: str | None = None) -> Path:
 
 
 def native(folder: Path) -> bool:
-    """Whether a folder holds a graft adapter; False for one of PEFT's. Raises BadInput, naming what is there, for neither."""
+    """Whether a folder holds a graft adapter; False for one of PEFT's. Raises BadInput for neither, saying what it holds."""
     if inside(folder, "graft.json"):
         return True
     if inside(folder, "adapter_config.json"):
@@ -58,8 +58,8 @@ def weights(folder: Path, name: str) -> Path:
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt"))
     if pickles:
         raise BadInput(
-            f"{folder} has no {name}, only the pickle {', '.join(pickles)}, which could run any program when read: graft "
-            "never loads it. On a machine you can lose, load it with PEFT and save it again: "
+            f"{folder} has no {name}, only the pickle {', '.join(pickles)}, which could run any program when read: "
+            "graft never loads it. On a machine you can lose, load it with PEFT and save it again: "
             "model.save_pretrained(folder, safe_serialization=True)."
         )
     raise BadInput(f"{folder} has no {name}: the adapter is incomplete. Get it again from where it came from.")

@@ -1,13 +1,14 @@
-"""The tensors of an adapter as they are stored and filled again: deployed parts by key, and tensors trained in place."""
+"""The tensors of an adapter as they are stored and filled again: parts by key, and tensors trained in place."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graft.anatomy import examine, select
-from graft.attach import Adapter, grafted
+from graft.attach import Adapter, attach, detach, grafted
 from graft.checkpoint.safe import Entry
 from graft.errors import BadInput
 from graft.method import Method
@@ -18,7 +19,9 @@ IN_PLACE = "base."
 def stored(adapter: Adapter) -> dict[str, Tensor]:
     """Live tensors by name: `decoder.3.q.A`, `head.head.score.weight`, `base.model.layers.3.mlp.up_proj.weight`."""
     found = {
-        f"{key}.{name}": tensor for key, part in adapter.deployed().items() for name, tensor in part.state_dict().items()
+        f"{key}.{name}": tensor
+        for key, part in adapter.deployed().items()
+        for name, tensor in part.state_dict().items()
     }
     for path in adapter.trained:
         live = adapter.model.get_parameter(path).data if adapter.tuned_in_place else adapter.originals[path]
@@ -33,7 +36,22 @@ def fill(adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
             live.copy_(tensors[name])
 
 
-def affordable(path: Path, model: torch.nn.Module, method: Method, header: Mapping[str, Entry]) -> None:
+@contextmanager
+def attaching(model: nn.Module, method: Method, name: str, head: bool) -> Iterator[Adapter]:
+    """Attach for loading. On an error within, the model is as it was; the random numbers drawn are given back."""
+    before = record.names if (record := grafted(model)) else None
+    with torch.random.fork_rng(devices=[]):
+        adapter = attach(model, method, name, head=head)
+    try:
+        yield adapter
+    except BaseException:
+        detach(model, name)
+        if (record := grafted(model)) is not None:
+            record.names = before
+        raise
+
+
+def affordable(path: Path, model: nn.Module, method: Method, header: Mapping[str, Entry]) -> None:
     """Refuse a method that would need more numbers than its file holds, before it allocates any of them."""
     held = sum(_elements(entry.shape) for entry in header.values())
     needed = sum(_needed(model, method))
@@ -43,7 +61,7 @@ def affordable(path: Path, model: torch.nn.Module, method: Method, header: Mappi
         )
 
 
-def _needed(model: torch.nn.Module, method: Method) -> Iterator[int]:
+def _needed(model: nn.Module, method: Method) -> Iterator[int]:
     record = grafted(model)
     anatomy = record.anatomy if record else examine(model)
     for term in method.methods():

@@ -1,0 +1,61 @@
+"""Task heads: what graft keeps as parts that replace a head's parameters, and PEFT as modules_to_save."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from graft.anatomy import Anatomy
+from graft.anatomy.survey import inside
+from graft.attach import Adapter
+from graft.checkpoint.peft.form import task
+from graft.checkpoint.safe import Entry
+
+# PEFT adds the head to modules_to_save for these tasks by itself, and then must find it in the file.
+ALWAYS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+
+
+def written(adapter: Adapter, anatomy: Anatomy, prefix: str) -> tuple[list[str], dict[str, Tensor]]:
+    """The head modules that PEFT must keep, and all their tensors, the adapter's in place of the base's."""
+    placed = [p for p in adapter.placed if p.head and p.site is not None]
+    if not placed and task(adapter.model, anatomy) not in ALWAYS:
+        return [], {}
+    modules, tensors = [], {}
+    for path in anatomy.head_paths:
+        if task(adapter.model, anatomy) in ALWAYS or any(inside(p.site.path, path) for p in placed if p.site):
+            modules.append(path)
+            for name, tensor in adapter.model.get_submodule(path).named_parameters():
+                if ".graft." not in f".{name}":
+                    tensors[f"{prefix}{path}.{name}"] = tensor.detach()
+    for item in placed:
+        assert item.site is not None
+        for name, tensor in item.part.named_parameters():
+            tensors[f"{prefix}{item.site.path}.{name}"] = tensor.detach()
+    return modules, tensors
+
+
+def held(anatomy: Anatomy, header: Mapping[str, Entry], prefix: str) -> bool:
+    """Whether a checkpoint holds a head's own tensors."""
+    starts = tuple(f"{prefix}{path}." for path in anatomy.head_paths)
+    return (
+        any(key.startswith(starts) and "lora_" not in key and "ia3_l" not in key for key in header) if starts else False
+    )
+
+
+def expected(adapter: Adapter, prefix: str) -> dict[str, Entry]:
+    """The head tensors a checkpoint must hold for the heads that `adapter` has."""
+    return {key: Entry(torch.float32, tuple(tensor.shape)) for key, (_, tensor) in _names(adapter, prefix).items()}
+
+
+def values(adapter: Adapter, tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Graft's head tensors by stored name."""
+    return {name: tensors[key] for key, (name, _) in _names(adapter, prefix).items()}
+
+
+def _names(adapter: Adapter, prefix: str) -> dict[str, tuple[str, Tensor]]:
+    return {
+        f"{prefix}{placed.site.path}.{name}": (f"{placed.key}.{name}", tensor)
+        for placed in adapter.placed
+        if placed.head and placed.site is not None
+        for name, tensor in placed.part.named_parameters()
+    }

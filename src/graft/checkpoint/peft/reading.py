@@ -1,0 +1,54 @@
+"""Loading a PEFT checkpoint as an adapter of graft."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from graft.anatomy import Anatomy, examine
+from graft.attach import Adapter, grafted, probe
+from graft.checkpoint.peft import heads, low_rank, rescaling, settings, virtual
+from graft.checkpoint.peft.form import TENSORS, Plan
+from graft.checkpoint.safe import Entry, compare, read_header, read_tensors
+from graft.checkpoint.source import weights
+from graft.checkpoint.stored import affordable, attaching, fill
+
+
+def load(
+    model: nn.Module, folder: Path, name: str, *, check: bool = True, batch: Mapping[str, Tensor] | None = None
+) -> Adapter:
+    """Attach the PEFT checkpoint in `folder` to `model` as adapter `name`; the same function, whatever its layout.
+
+    PEFT keeps no fingerprint of the base, so only names and shapes tell whether it fits. Raises Refused for settings
+    that graft would not follow, BadInput for files that do not fit together; the model is then as it was.
+    """
+    config = settings.read(folder)
+    path = weights(folder, TENSORS)
+    header = read_header(path)
+    record = grafted(model)
+    anatomy = record.anatomy if record else examine(model)
+    plan = _plan(model, anatomy, config, header)
+    affordable(path, model, plan.method, header)
+    head = heads.held(anatomy, header, plan.prefix)
+    with attaching(model, plan.method, name, head) as adapter:
+        compare(path, header, plan.expected | heads.expected(adapter, plan.prefix))
+        tensors = read_tensors(path, header)
+        fill(adapter, plan.values(adapter, tensors) | heads.values(adapter, tensors, plan.prefix))
+        if check:
+            probe(model, name, batch)
+    made, here = config.get("base_model_name_or_path"), model.config._name_or_path  # type: ignore[union-attr]
+    if made and made != here:
+        adapter.remarks += (
+            f"PEFT records the base {made!r:.120} and nothing to check it by; this is {here or 'unnamed'!r}",
+        )
+    return adapter
+
+
+def _plan(model: nn.Module, anatomy: Anatomy, config: Mapping[str, Any], header: Mapping[str, Entry]) -> Plan:
+    kind = config["peft_type"]
+    if kind == "LORA":
+        return low_rank.planned(anatomy, config, header)
+    if kind == "IA3":
+        return rescaling.planned(anatomy, config, header)
+    return (virtual.planned_prompt if kind == "PROMPT_TUNING" else virtual.planned_prefix)(model, anatomy, config)

@@ -1,0 +1,74 @@
+"""Writing an adapter of graft as a PEFT checkpoint, where PEFT has the same function."""
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import nn
+
+from graft.attach import Adapter, require
+from graft.checkpoint.peft import heads, low_rank, rescaling, virtual
+from graft.checkpoint.peft.form import CONFIG, TENSORS, Written, task
+from graft.errors import BadInput, Refused
+from graft.files import writing_folder
+from graft.methods.dora import DoRA
+from graft.methods.ia3 import IA3
+from graft.methods.lora import LoRA
+from graft.methods.prefix_tuning import PrefixTuning
+from graft.methods.prompt_tuning import PromptTuning
+
+
+def export(model: nn.Module, name: str, folder: str | Path) -> Path:
+    """Write adapter `name` for `PeftModel.from_pretrained` on the plain base: two files, atomically.
+
+    Raises Refused, saying why, for an adapter that PEFT cannot express, BadInput when the folder holds other things.
+    """
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or {path.name for path in target.iterdir()} - {CONFIG, TENSORS}):
+        raise BadInput(
+            f"{target} is there already and holds other things, which would be replaced. Choose another folder."
+        )
+    adapter = require(model, name).adapters[name]
+    with writing_folder(target) as temporary:
+        write(adapter, temporary)
+    return target
+
+
+def write(adapter: Adapter, folder: Path) -> None:
+    """Write PEFT's two files into a folder that is there. Raises Refused for an adapter that PEFT cannot express."""
+    model, anatomy = adapter.model, require(adapter.model).anatomy
+    made = _written(adapter)
+    modules, tensors = heads.written(adapter, anatomy, made.prefix)
+    config = {
+        "auto_mapping": None,
+        "base_model_name_or_path": model.config._name_or_path or None,  # type: ignore[union-attr]
+        "inference_mode": True,
+        "modules_to_save": modules or None,
+        "revision": getattr(model.config, "_commit_hash", None),
+        "task_type": task(model, anatomy),
+        **made.settings,
+    }
+    every = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in (made.tensors | tensors).items()}
+    save_file(every, folder / TENSORS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _written(adapter: Adapter) -> Written:
+    anatomy, method = require(adapter.model).anatomy, adapter.method
+    if adapter.merged:
+        raise Refused(
+            f"{adapter.name!r} is merged into the base, which PEFT's files would be put on again. Unmerge it."
+        )
+    if len(method.methods()) > 1:
+        names = " + ".join(type(term).__name__ for term in method.methods())
+        raise Refused(f"PEFT has one method in an adapter, this is {names}. Serve it with graft.")
+    match method:
+        case LoRA() | DoRA():
+            return low_rank.written(adapter, anatomy, method)
+        case IA3():
+            return rescaling.written(adapter, anatomy)
+        case PromptTuning():
+            return virtual.written_prompt(adapter, anatomy, method)
+        case PrefixTuning():
+            return virtual.written_prefix(adapter, anatomy, method)
+    raise Refused(f"PEFT has no {type(method).__name__}. Serve it with graft.")
