@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
+import zoo
 from graft.attach import Adapter, attach
 from graft.method import Method, files, find
-from tests import zoo
 
 SMALL = {"rank": 3, "bottleneck": 4, "tokens": 3, "hidden": 6, "k": 1, "reduction": 4}
 SUMS = {"lora+prefix_tuning": ("lora", "prefix_tuning"), "prompt_tuning+dora": ("prompt_tuning", "dora")}

@@ -1,4 +1,4 @@
-"""The contract: what every method owes, run on every method without knowing any. The numbers are those of the design."""
+"""The contract: what every method owes, run on every method without knowing any. Numbers as in the design."""
 
 import copy
 import pickle
@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import cases
+import zoo
 from graft.anatomy import examine, select
 from graft.attach import attach, detach, grafted, merge, probe, unmerge, use
 from graft.errors import NotApplied, Refused
 from graft.method import Method
-from tests import cases, zoo
 
 EVERY = [pytest.param(m, n) for n in cases.NAMES for m in cases.models(every=False)]
 EVERY += [pytest.param(m, n, marks=pytest.mark.slow) for n in cases.NAMES for m in cases.models(every=True)]
@@ -191,7 +192,10 @@ def test_9_padding_changes_nothing(model_name: str, name: str) -> None:
     batch = zoo.batch(model)
     together = outputs(model, batch)
     for index, length in enumerate(zoo.LENGTHS):
-        one = {k: v[index : index + 1] if k.startswith("decoder") else v[index : index + 1, :length] for k, v in batch.items()}
+        one = {
+            k: v[index : index + 1] if k.startswith("decoder") else v[index : index + 1, :length]
+            for k, v in batch.items()
+        }
         padded = {key: value[index : index + 1] for key, value in batch.items()}
         close(real(model, one, outputs(model, one)), real(model, padded, together[index : index + 1]), 5e-5)
 

@@ -135,7 +135,7 @@ class Method:
         raise NotImplementedError
 
     def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
-        """Parts for all sites at once; override where parts share tensors. A part without a site is shared by others."""
+        """Parts for all sites at once, for methods whose parts share tensors; a part without a site is shared."""
         return [(site, self.build(site)) for site in sites]
 
     def choose(self, anatomy: "Anatomy", model: nn.Module) -> Iterable[str]:
@@ -205,7 +205,13 @@ class Sum(Method):
 def positive(method: Method, *names: str) -> None:
     """Refuse hyperparameters that must be whole numbers of at least 1."""
     for name in names:
-        check(isinstance(getattr(method, name), int) and getattr(method, name) >= 1, method, name, "must be at least 1", "Try 8.")
+        check(
+            isinstance(getattr(method, name), int) and getattr(method, name) >= 1,
+            method,
+            name,
+            "must be at least 1",
+            "Try 8.",
+        )
 
 
 def check(condition: bool, method: Method, name: str, rule: str, remedy: str) -> None:
@@ -229,7 +235,7 @@ class StandIn(Part):
 
 
 def kaiming(*shape: int) -> nn.Parameter:
-    """A (…, out, in) parameter with U(±1/√in) entries: `kaiming_uniform` with a = √5, every linear layer's own start."""
+    """A (…, out, in) parameter with U(±1/√in) entries: `kaiming_uniform` with a = √5, as linear layers start."""
     bound = shape[-1] ** -0.5
     return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
 
@@ -284,12 +290,14 @@ def named(name: str, settings: Mapping[str, Mapping[str, Any]] | None = None) ->
             raise BadInput(f"{kind.slug()} has no option {', '.join(unknown)}; it has: {', '.join(sorted(known))}.")
         terms.append(kind(**values))
     if settings:
-        raise BadInput(f"settings for {', '.join(settings)}, but the method is {name!r}. Remove them or add the method.")
+        raise BadInput(
+            f"settings for {', '.join(settings)}, but the method is {name!r}. Remove them or add the method."
+        )
     return terms[0] if len(terms) == 1 else sum(terms[2:], terms[0] + terms[1])
 
 
 def describe(method: Method) -> dict[str, Any]:
-    """The method as plain data: {"method": slug, **hyperparameters}; a sum as {"sum": [...]}. `restore` reads it back."""
+    """The method as plain data: {"method": slug, **hyperparameters}, or {"sum": [...]}. `restore` reads it."""
     if isinstance(method, Sum):
         return {"sum": [describe(term) for term in method.terms]}
     return {"method": type(method).slug(), **{f.name: getattr(method, f.name) for f in fields(method)}}
@@ -304,7 +312,7 @@ def restore(description: Mapping[str, Any]) -> Method:
     known = {f.name: f for f in fields(kind)}
     if unknown := sorted(values.keys() - known.keys()):
         raise BadInput(
-            f"{kind.slug()}: this version of graft does not know {', '.join(unknown)}. Update graft to load this adapter."
+            f"{kind.slug()}: this version of graft does not know {', '.join(unknown)}. Update graft to load it."
         )
     missing = [n for n, f in known.items() if n not in values and f.default is MISSING and f.default_factory is MISSING]
     if missing:

@@ -1,4 +1,4 @@
-"""Grafting: how parts act on a model. Everything about hooks, rows, caches and virtual tokens is private to this folder."""
+"""Grafting: how parts act on a model. Hooks, rows, caches and virtual tokens are private to this folder."""
 
 from graft.attach.adapter import Adapter, Counts, Placed
 from graft.attach.attach import attach, detach

@@ -32,7 +32,7 @@ def interfaced(module: nn.Module) -> bool:
 def reroute(grafted: Grafted, sites: list[Site]) -> None:
     """Make the attention modules at `sites` call `attend`; remembered on the record so that detaching restores it."""
     for site in sites:
-        config = site.module.config  # type: ignore[union-attr]
+        config = site.module.config
         implementation = config._attn_implementation
         if implementation.startswith(PREFIX):
             continue
@@ -48,8 +48,9 @@ def reroute(grafted: Grafted, sites: list[Site]) -> None:
 
 def restore(grafted: Grafted) -> None:
     """Give every configuration its own attention implementation back."""
+    config: Any
     for config, implementation in grafted.implementations.values():
-        config._attn_implementation = implementation  # type: ignore[attr-defined]
+        config._attn_implementation = implementation
     grafted.implementations.clear()
 
 
@@ -74,7 +75,7 @@ def attend(
     attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention with the spot's virtual keys and values in front of the real ones. Tensors are (batch, heads, n, width)."""
+    """Attention with the spot's virtual keys and values in front. Tensors are (batch, heads, n, width)."""
     if implementation == "eager":
         run = sys.modules[type(module).__module__].eager_attention_forward
     else:
@@ -128,7 +129,7 @@ def _of_adapter(spot: Spot, call: Call, name: str, key: Tensor) -> tuple[Tensor,
     pairs = []
     for job in spot.work[name].keys if name in spot.work else ():
         if "keys_values" in job.part.verbs():
-            keys, values, gate = in_dtype(job.part, key.dtype).keys_values(job.site, call)  # type: ignore[operator]
+            keys, values, gate = in_dtype(job.part, key.dtype).keys_values(job.site, call)
             if gate is None:
                 pairs.append((keys.transpose(0, 1), values.transpose(0, 1)))
     if spot.path in call.prefixes.get(name, {}):
@@ -179,16 +180,16 @@ def _relative_bias(module: nn.Module, call: Call, bias: Tensor, n: int) -> Tenso
         return bias.new_zeros(1, bias.shape[1], bias.shape[2], n)
     length = bias.shape[2]
     query = torch.arange(length, device=bias.device)[:, None] + call.past
-    bucket = owner._relative_position_bucket(  # type: ignore[operator]
+    bucket = owner._relative_position_bucket(
         torch.arange(-n, 0, device=bias.device)[None] - query,
         bidirectional=not owner.is_decoder,
         num_buckets=owner.relative_attention_num_buckets,
         max_distance=owner.relative_attention_max_distance,
     )
-    return owner.relative_attention_bias(bucket).permute(2, 0, 1)[None].to(bias.dtype)  # type: ignore[operator]
+    return owner.relative_attention_bias(bucket).permute(2, 0, 1)[None].to(bias.dtype)
 
 
-def _bias_owner(module: nn.Module) -> nn.Module | None:
+def _bias_owner(module: nn.Module) -> Any:
     """The attention that owns the relative bias this one is given: the first self-attention of its stack."""
     spot: Spot = module.graft  # type: ignore[assignment]
     site = next(s for s in spot.grafted.anatomy.sites if s.role == "attention" and s.path == spot.path)
@@ -203,12 +204,12 @@ def _bias_owner(module: nn.Module) -> nn.Module | None:
 
 
 def _gated(spot: Spot, call: Call, query: Tensor, output: Tensor, scaling: float | None) -> Tensor:
-    """Add what gated keys say through their own softmax: gate · softmax(q kᵀ) v. `output` is (batch, n, heads, width)."""
+    """Add gate · softmax(q kᵀ) v for gated keys, which have their own softmax. `output` is (batch, n, heads, width)."""
     for name in call.used():
         for job in spot.work[name].keys if name in spot.work else ():
             if "keys_values" not in job.part.verbs():
                 continue
-            keys, values, gate = in_dtype(job.part, query.dtype).keys_values(job.site, call)  # type: ignore[operator]
+            keys, values, gate = in_dtype(job.part, query.dtype).keys_values(job.site, call)
             if gate is None:
                 continue
             groups = query.shape[1] // keys.shape[1]

@@ -1,4 +1,4 @@
-"""What one forward pass of one stack knows: made when it begins, never changed, and kept by its checkpointed segments."""
+"""What one forward pass of one stack knows: made when it begins, never changed, kept by its checkpointed segments."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,15 +19,18 @@ KeysValues = tuple[Tensor, Tensor]
 class Call:
     """One forward of one stack.
 
-    `causal`: whether token t sees only tokens up to t. `names`: the adapter in use, None for the base, or one of these per row. `mask`: (batch, length) padding mask of the
-    tokens the stack sees, or None when nothing is padded; `memory_mask` the same of the encoder's output in a decoder.
-    `past`: number of tokens already in the cache. `cache`: the
-    cache object or None. `shift`: how far virtual keys move the positions of real tokens, one number or one per row.
-    `prefixes`: keys and values computed from virtual tokens, by adapter and attention path. `harvest`: filled with the
-    keys and values of every attention while such a prefix is being computed. `inserted`: where virtual tokens stand among
-    the real ones, and `trims` whether the outputs there are cut off. `kept`: what one stack leaves for another, also from
-    one forward to the next. `captured`: what passed earlier in this call, `narrowed` the same as the rows of one adapter see it. `rows` of
-    `batch`: which rows a narrowed call is about.
+    names        the adapter in use, None for the base, or one of these for each row
+    stack        which stack, and whether it is `causal`: token t sees only tokens up to t
+    mask         (batch, n) padding mask of the tokens the stack sees; None when nothing is padded
+    memory_mask  the same of the encoder's output, in a decoder
+    past, cache  number of tokens in the cache, and the cache object or None
+    shift        how far virtual keys move the positions of real tokens: one number, or one for each row
+    prefixes     keys and values computed from virtual tokens, by adapter and attention path
+    harvest      filled with the keys and values of every attention while such a prefix is being computed
+    inserted     where virtual tokens stand among the real ones; `trims`: whether the outputs there are cut off
+    captured     what passed earlier in this call; `narrowed`: the same, as the rows of one adapter see it
+    kept         what one stack leaves for another, also from one forward to the next
+    rows, batch  which rows, of how many, a narrowed call is about
     """
 
     names: Names = None
@@ -65,8 +68,8 @@ class Call:
         times, rest = divmod(size, len(self.names))
         if rest:
             raise Refused(
-                f"rows vanish inside the {self.stack or 'model'}: {size} cannot be shared out over {len(self.names)} adapter "
-                "names. Use one adapter for the whole batch."
+                f"rows vanish inside the {self.stack or 'model'}: {size} cannot be shared out over {len(self.names)} "
+                "adapter names. Use one adapter for the whole batch."
             )
         return tuple(name for name in self.names for _ in range(times))
 

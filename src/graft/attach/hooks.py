@@ -28,7 +28,7 @@ def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
         return None
     work, changed = works[0], x
     for job in work.befores:
-        changed = in_dtype(job.part, changed.dtype).before(changed, job.site, call)  # type: ignore[operator]
+        changed = in_dtype(job.part, changed.dtype).before(changed, job.site, call)
     if work.replacing:
         spot.kept = swap(args, kwargs, changed)
         # An empty batch costs the base no product; `leave` runs its forward on the replaced parameters.
@@ -72,7 +72,7 @@ def _act(module: nn.Module, work: Work, call: Call, args: tuple, kwargs: dict[st
         site = job.site
         x = first(args, kwargs) if job.point == "site" else call.captured["entry", site.name]
         share = y if site.rows is None else site.rows.take(y, -1)
-        new = in_dtype(job.part, share.dtype).after(x, share, site, call)  # type: ignore[operator]
+        new = in_dtype(job.part, share.dtype).after(x, share, site, call)
         y = new if site.rows is None else site.rows.put(y, new, -1)
     return with_first(output, y)
 
@@ -85,22 +85,23 @@ def _by_rows(
     for name in used:
         work = spot.work[name]
         if any(job.site.batch for job in (*work.replacing, *work.afters)):
-            raise Refused(f"rows vanish inside {spot.path}: use one adapter for the whole batch there, not one per row.")
+            raise Refused(
+                f"rows vanish inside {spot.path}: use one adapter for the whole batch there, not one per row."
+            )
         rows = call.rows_of(name, len(x), x.device)
+        assert rows is not None
         own = narrow(call, name, rows, len(x))
         own_args, own_kwargs = swap(args, kwargs, x[rows])
         for job in work.befores:
-            changed = in_dtype(job.part, x.dtype).before(first(own_args, own_kwargs), job.site, own)  # type: ignore[operator]
+            changed = in_dtype(job.part, x.dtype).before(first(own_args, own_kwargs), job.site, own)
             own_args, own_kwargs = swap(own_args, own_kwargs, changed)
         part = y[rows] if not work.befores else first_of(type(module).forward(module, *own_args, **own_kwargs))
         y = y.index_copy(0, rows, first_of(_act(module, work, own, own_args, own_kwargs, part)).to(y.dtype))
     return with_first(output, y)
 
 
-def narrow(call: Call, name: str, rows: Tensor | None, size: int) -> Call:
+def narrow(call: Call, name: str, rows: Tensor, size: int) -> Call:
     """The call as the rows of one adapter see it."""
-    if rows is None:
-        return call
     captured = call.narrowed.setdefault(name, {})
     captured |= {key: value[rows] for key, value in call.captured.items() if len(value) == size}
 
@@ -108,7 +109,13 @@ def narrow(call: Call, name: str, rows: Tensor | None, size: int) -> Call:
         return None if mask is None else mask[call.rows_of(name, len(mask), mask.device)]
 
     return replace(
-        call, names=name, captured=captured, mask=own(call.mask), memory_mask=own(call.memory_mask), rows=rows, batch=size
+        call,
+        names=name,
+        captured=captured,
+        mask=own(call.mask),
+        memory_mask=own(call.memory_mask),
+        rows=rows,
+        batch=size,
     )
 
 

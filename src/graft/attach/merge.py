@@ -11,8 +11,8 @@ from graft.errors import Refused
 def merge(model: nn.Module, name: str = "default") -> None:
     """Write adapter `name` into the weights: the same function, no extra cost. `unmerge` restores them bit for bit.
 
-    Computed in fp32 and rounded once. Raises Refused, naming why, for parts that are no change of parameters, for a bias
-    the model has no place for, and for weights that are shared with another module.
+    Computed in fp32 and rounded once. Raises Refused, naming why, for parts that are no change of parameters, for a
+    bias the model has no place for, and for weights that are shared with another module.
     """
     record = require(model, name)
     adapter = record.adapters[name]

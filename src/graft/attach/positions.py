@@ -17,16 +17,17 @@ def modules(model: nn.Module, stack: Stack) -> dict[str, nn.Module]:
         path = f"{stack.path}.{name}" if stack.path else name
         if any(path == layer or path.startswith(f"{layer}.") for layer in stack.layers):
             continue
+        short = name.rpartition(".")[2]
         rotary = any(buffer.endswith("inv_freq") for buffer, _ in module.named_buffers(recurse=False))
-        learned = isinstance(module, nn.Embedding) and "pos" in name.rpartition(".")[2] or name.endswith("wpe")
+        learned = isinstance(module, nn.Embedding) and ("pos" in short or short == "wpe")
         if rotary or learned:
             found[path] = module
     return found
 
 
-def shift_rotary(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+def shift_rotary(module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
     """Before a rotary table is read: move `position_ids` by the virtual keys in front of each row."""
-    shift = module.graft.grafted.now().shift  # type: ignore[union-attr]
+    shift = module.graft.grafted.now().shift
     if isinstance(shift, int) and shift == 0:
         return None
     by = shift if isinstance(shift, int) else shift[:, None]
@@ -35,12 +36,12 @@ def shift_rotary(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tupl
     return (args[0], args[1] + by, *args[2:]), kwargs
 
 
-def shift_learned(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+def shift_learned(module: Any, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
     """After learned positions were looked up: look them up again in a table that starts `shift` entries later.
 
     Moving the table, not the indices, serves every calling convention (indices, shapes, masks) alike.
     """
-    shift = module.graft.grafted.now().shift  # type: ignore[union-attr]
+    shift = module.graft.grafted.now().shift
     if isinstance(shift, int):
         return None if shift == 0 else _later(module, shift, args, kwargs)
     by_shift = {n: _later(module, n, args, kwargs) for n in set(shift.tolist())}
@@ -51,5 +52,5 @@ def shift_learned(module: nn.Module, args: tuple, kwargs: dict[str, Any], output
     return torch.stack(rows)
 
 
-def _later(module: nn.Module, shift: int, args: tuple, kwargs: dict[str, Any]) -> Tensor:
+def _later(module: Any, shift: int, args: tuple, kwargs: dict[str, Any]) -> Tensor:
     return Proxy(module, {"weight": module.weight[shift:]}).run(*args, **kwargs)

@@ -1,12 +1,13 @@
 """Does an adapter do anything? Asked after training and after loading; an adapter that does not is an error."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graft.attach.hooks import first_of
-from graft.attach.spot import require
+from graft.attach.spot import Work, require
 from graft.attach.use import use
 from graft.errors import BadInput, NotApplied
 
@@ -33,31 +34,33 @@ def probe(model: nn.Module, name: str = "default", batch: Mapping[str, Tensor] |
         model.train(was_training)
     wanted = {job_path for job_path, spot in record.spots.items() if name in spot.work and _acts(spot.work[name])}
     if missed := sorted(wanted - reached):
-        raise NotApplied(f"adapter {name!r} was never run at {', '.join(missed[:4])} ({len(missed)} of {len(wanted)} places).")
+        raise NotApplied(
+            f"adapter {name!r} was never run at {', '.join(missed[:4])} ({len(missed)} of {len(wanted)} places)."
+        )
     difference = float((ours.float() - base.float()).abs().max())
     if difference == 0.0:
         raise NotApplied(
-            f"adapter {name!r} ({type(adapter.method).__name__}) does not change the output at all: it was never trained, "
-            "its weights did not load, or its scale is zero."
+            f"adapter {name!r} ({type(adapter.method).__name__}) does not change the output at all: "
+            "it was never trained, its weights did not load, or its scale is zero."
         )
     return difference
 
 
-def sample(model: nn.Module) -> dict[str, Tensor]:
+def sample(model: Any) -> dict[str, Tensor]:
     """A small batch any text model takes. Raises BadInput for models that read something else."""
-    config, device = model.config, next(model.parameters()).device  # type: ignore[union-attr]
+    config, device = model.config, next(model.parameters()).device
     if getattr(model, "main_input_name", "input_ids") != "input_ids":
-        raise BadInput(f"{type(model).__name__} reads {model.main_input_name}: pass a batch.")  # type: ignore[union-attr]
-    vocabulary = config.get_text_config().vocab_size  # type: ignore[union-attr]
+        raise BadInput(f"{type(model).__name__} reads {model.main_input_name}: pass a batch.")
+    vocabulary = config.get_text_config().vocab_size
     ids = torch.arange(1, 9, device=device).remainder(vocabulary)[None]
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return {**inputs, "decoder_input_ids": ids} if config.is_encoder_decoder else inputs  # type: ignore[union-attr]
+    return {**inputs, "decoder_input_ids": ids} if config.is_encoder_decoder else inputs
 
 
-def _run(model: nn.Module, inputs: dict[str, Tensor]) -> object:
+def _run(model: nn.Module, inputs: dict[str, Tensor]) -> Any:
     output = model(**{key: value for key, value in inputs.items() if key != "labels"})
-    return output["logits"] if "logits" in output else output
+    return output.get("logits", output)
 
 
-def _acts(work: object) -> bool:
-    return bool(work.befores or work.replacing or work.afters or work.keys)  # type: ignore[attr-defined]
+def _acts(work: Work) -> bool:
+    return bool(work.befores or work.replacing or work.afters or work.keys)

@@ -44,7 +44,8 @@ def bind(grafted: Grafted, module: nn.Module, stack: Stack) -> None:
     """Wrap the stack's checkpointing functions, once; models set them anew whenever checkpointing is switched on."""
     if not module.training:
         return
-    for owner in (module, *(grafted.model.get_submodule(path) for path in stack.layers)):
+    owners: list[Any] = [module, *(grafted.model.get_submodule(path) for path in stack.layers)]
+    for owner in owners:
         function = owner.__dict__.get("_gradient_checkpointing_func")
         if function is not None and not isinstance(function, Bound):
             owner._gradient_checkpointing_func = Bound(function, grafted)
@@ -52,6 +53,7 @@ def bind(grafted: Grafted, module: nn.Module, stack: Stack) -> None:
 
 def unbind(model: nn.Module) -> None:
     """Give every module its own checkpointing function back."""
+    owner: Any
     for owner in model.modules():
         function = owner.__dict__.get("_gradient_checkpointing_func")
         if isinstance(function, Bound):

@@ -63,7 +63,7 @@ class Work:
 
 
 class Spot(nn.Module):
-    """Lives on a module of the base as its child `graft`, owns the parts that act there, and runs what its hooks ask."""
+    """Lives on a module of the base as its child `graft`, and owns the parts that act there."""
 
     def __init__(self, grafted: Grafted, path: str) -> None:
         super().__init__()

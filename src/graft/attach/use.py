@@ -39,7 +39,9 @@ def _check(record: Grafted, names: Names) -> None:
         raise BadInput(f"there is no adapter {', '.join(unknown)}; attached are: {', '.join(record.adapters)}.")
     for name, adapter in record.adapters.items():
         if adapter.merged and names != name:
-            raise Refused(f"{name!r} is merged into the base, which is all there is now. Unmerge it to use anything else.")
+            raise Refused(
+                f"{name!r} is merged into the base, which is all there is now. Unmerge it to use anything else."
+            )
         if adapter.trained and isinstance(names, tuple):
             raise Refused(f"{name!r} trains the base's own tensors: rows of one batch cannot differ.")
 

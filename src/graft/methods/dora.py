@@ -29,6 +29,7 @@ class WeightDecomposed(Part):
         self.low_rank(site, rank)
         self.A = kaiming(rank, site.inputs)
         self.B = zeros(site.outputs, rank)
+        self.square: Tensor
         self.register_buffer("square", site.weight.detach().float().square().sum(-1), persistent=False)
         self.m = nn.Parameter(self.square.sqrt())
         self.scale, self.dropout = scale, dropout

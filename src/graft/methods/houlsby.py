@@ -1,4 +1,4 @@
-"""Series adapters (Houlsby et al. 2019, arXiv 1902.00751): a bottleneck after attention and after the FFN of each block.
+"""Series adapters (Houlsby et al. 2019, arXiv 1902.00751): a bottleneck after attention and after the FFN.
 
     A(z) = z + σ(z W_d + b_d) W_u + b_u,   a = LN₁(x + A₁(Attn(x))),   y = LN₂(a + A₂(FFN(a)))
 

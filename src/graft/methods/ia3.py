@@ -3,8 +3,8 @@
     softmax(Q (l_k ⊙ K)ᵀ/√h) (l_v ⊙ V),   (l_ff ⊙ γ(W₁ x)) W₂
 
 At `down` and `o` the vector scales what enters the projection, elsewhere what leaves it. All ones: starts as the base.
-Self- and cross-attention alike, as in the paper. `variant="hf"` chooses the sites Hugging Face PEFT chooses for BERT and
-RoBERTa (a vector before W_O too); PEFT's other choices are site expressions, such as "q k v down" for its GPT-2.
+Self- and cross-attention alike, as in the paper. `variant="hf"` chooses the sites Hugging Face PEFT chooses for BERT
+and RoBERTa (a vector before W_O too); PEFT's other choices are site expressions, "q k v down" for its GPT-2.
 """
 
 from collections.abc import Sequence

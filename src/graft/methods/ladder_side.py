@@ -158,7 +158,9 @@ class LadderSide(Method):
         """Outer width, side width, heads, rungs."""
         width = stack.outputs // self.reduction
         if width < 1 or stack.outputs % self.reduction:
-            raise BadInput(f"LadderSide: reduction {self.reduction} does not divide the width {stack.outputs}. Try 2 or 4.")
+            raise BadInput(
+                f"LadderSide: reduction {self.reduction} does not divide the width {stack.outputs}. Try 2 or 4."
+            )
         heads = next(s.heads.query for s in sites if s.role == "attention" and s.stack == stack.stack and s.heads)
         rungs = sum(site.repeats for i, site in enumerate(_layers(sites, stack)) if self._kept(i))
         return stack.outputs, width, math.gcd(heads, width), rungs

@@ -1,4 +1,4 @@
-"""Mix-and-match (He et al. 2021, arXiv 2110.04366; "MHM" elsewhere): prefix tuning in attention, a parallel adapter in the FFN.
+"""Mix-and-match (He et al. 2021, arXiv 2110.04366; "MHM" elsewhere): prefix tuning and a parallel adapter.
 
     MAM = PrefixTuning(n small, reparameterized) + ParallelAdapter(r, s = 4)
 

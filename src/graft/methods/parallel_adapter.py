@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 class Beside(Part):
     """One bottleneck from a sub-layer's input to its output."""
 
-    def __init__(self, site: Site, bottleneck: int, scale: float | nn.Parameter, residual: bool, dropout: float) -> None:
+    def __init__(
+        self, site: Site, bottleneck: int, scale: float | nn.Parameter, residual: bool, dropout: float
+    ) -> None:
         super().__init__()
         self.down = kaiming(bottleneck, site.inputs)
         self.down_bias = zeros(bottleneck)
@@ -46,7 +48,9 @@ class ParallelAdapter(Method):
     bottleneck: Annotated[int, "width of the bottleneck"] = 64
     scale: Annotated[float, "factor on the adapter's output; the start of it when learned"] = 4.0
     learned_scale: Annotated[bool, "train the scale, one for each adapter, starting at 1"] = False
-    input: Annotated[Literal["residual", "normed"], "read the residual stream, or what the sub-layer reads"] = "residual"
+    input: Annotated[Literal["residual", "normed"], "read the residual stream, or what the sub-layer reads"] = (
+        "residual"
+    )
     dropout: Annotated[float, "dropout inside the bottleneck, in training"] = 0.0
     sites: Annotated[str, "which sub-layers: ffn, attention, or both"] = "ffn"
 

@@ -5,7 +5,7 @@
 Self-attention of encoder and decoder and cross-attention each have their own. With `reparameterize` a set is computed,
 [P_k, P_v]₁…L = tanh(E W₁ + b₁) W₂ + b₂, and the deployed form drops the network. Keys have no position of their own and
 every query sees them; not even P = 0 is the base.
-`variant="hf"`: in an encoder-decoder only decoder self-attention gets keys, layer i reading slot 2i mod L, as PEFT does.
+`variant="hf"`: in an encoder-decoder only decoder self-attention gets keys, layer i reading slot 2i mod L, as in PEFT.
 """
 
 from collections.abc import Mapping, Sequence

@@ -46,7 +46,9 @@ class PromptTuning(Method):
         "vocabulary"
     )
     text: Annotated[str, "the words to begin from, with init text or classes"] = ""
-    variant: Annotated[Literal["paper", "hf"], "hf: an encoder pools at the first virtual token, as PEFT does"] = "paper"
+    variant: Annotated[Literal["paper", "hf"], "hf: an encoder pools at the first virtual token, as PEFT does"] = (
+        "paper"
+    )
 
     family: ClassVar[str] = "input"
     learning_rate: ClassVar[float] = 1e-2

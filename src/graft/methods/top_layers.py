@@ -43,7 +43,9 @@ class TopLayers(Method):
             raise BadInput(f"TopLayers: k={self.k}, but the {tower.name} has {len(tower.layers)} blocks. Try k='all'.")
         chosen = list(tower.layers[len(tower.layers) - self.k :])
         if self.final_norm:
-            chosen += [s.path for s in anatomy.sites if s.role == "norm" and s.stack == tower.name and _final(s, tower.layers)]
+            chosen += [
+                s.path for s in anatomy.sites if s.role == "norm" and s.stack == tower.name and _final(s, tower.layers)
+            ]
         return [name for name in names if any(name.startswith(f"{path}.") for path in chosen)]
 
     def count(self, sites: Sequence[Site]) -> int:

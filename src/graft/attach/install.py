@@ -1,0 +1,120 @@
+"""Putting parts where they act: which module, which point, which hooks; and taking them out again."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from graft.anatomy.site import Site
+from graft.attach import attention, hooks, positions, stack
+from graft.attach.adapter import Placed
+from graft.attach.spot import Grafted, Job, Spot
+from graft.errors import NotApplied, Refused
+
+PAIRS = ("attention", "ffn")
+
+
+def jobs_of(item: Placed) -> list[tuple[str, Job]]:
+    """Where, and at which point, a part has something to do."""
+    site, part = item.site, item.part
+    if site is None:
+        return []
+    verbs, jobs = part.verbs(), []
+    if "keys_values" in verbs:
+        _expect(site.role == "attention", item, "keys and values belong at an attention site")
+        assert site.module is not None
+        if not attention.interfaced(site.module):
+            raise NotApplied(
+                f"{item.key}: {type(site.module).__name__} does not call transformers' attention interface, so virtual "
+                "keys would be left out silently. Use a method that adds none."
+            )
+        jobs.append((site.path, Job("keys", site, part)))
+    if "tokens" in verbs:
+        _expect(site.role == "embed", item, "virtual tokens belong at an embed site")
+        jobs.append((site.path, Job("tokens", site, part)))
+    acts = verbs & {"before", "after", "params"}
+    if acts and site.role in PAIRS:
+        _expect(acts == {"after"}, item, f"{site.role} is a pair of points: only `after` makes sense there")
+        assert site.entry is not None and site.exit is not None
+        if site.entry != site.exit:
+            jobs.append((site.entry, Job("entry", site, part)))
+        if part.reads_residual and site.residual is not None:
+            jobs.append((site.residual, Job("residual", site, part)))
+        jobs.append((site.exit, Job("exit" if site.entry != site.exit else "site", site, part)))
+    elif acts:
+        _expect(not site.batch or "params" in acts, item, "inside fused experts only a method with `params` can act")
+        jobs.append((site.path, Job("site", site, part)))
+    return jobs
+
+
+def _expect(condition: bool, item: Placed, rule: str) -> None:
+    if not condition:
+        raise Refused(f"{type(item.part).__qualname__} cannot act at {item.key}: {rule}. Choose other sites.")
+
+
+def install(record: Grafted, name: str, item: Placed, jobs: Sequence[tuple[str, Job]]) -> None:
+    """Register a part on the module it acts at (virtual tokens and shared parts: on the stack) and hook it up."""
+    home = jobs[-1][0] if jobs and jobs[-1][1].point != "tokens" else _stack_path(record, item.site)
+    spot_at(record, home).own(name, item.key, item.part)
+    for path, job in jobs:
+        if job.point == "tokens":
+            spot_at(record, home).add(name, job)
+        elif job.point == "keys":
+            spot_at(record, path).add(name, job)
+        else:
+            _hook(spot_at(record, path)).add(name, job)
+
+
+def _stack_path(record: Grafted, site: Site | None) -> str:
+    stacks = record.anatomy.stacks
+    return next((s.path for s in stacks if site is not None and s.name == site.stack), stacks[0].path)
+
+
+def surround(record: Grafted) -> None:
+    """Hooks that every grafted model has: around each stack, and where positions enter it."""
+    for tower in record.anatomy.stacks:
+        spot = spot_at(record, tower.path)
+        spot.stack, spot.permanent = tower, True
+        spot.handles.append(
+            module_at(record, tower.path).register_forward_pre_hook(stack.begin, with_kwargs=True, prepend=True)
+        )
+        trunk = spot_at(record, tower.trunk)
+        trunk.permanent = True
+        trunk.handles.append(module_at(record, tower.trunk).register_forward_hook(stack.finish, with_kwargs=True))
+        for path, module in positions.modules(record.model, tower).items():
+            spot = spot_at(record, path)
+            spot.permanent = True
+            if isinstance(module, nn.Embedding):
+                handle = module.register_forward_hook(positions.shift_learned, with_kwargs=True, prepend=True)
+            else:
+                handle = module.register_forward_pre_hook(positions.shift_rotary, with_kwargs=True, prepend=True)
+            spot.handles.append(handle)
+
+
+def module_at(record: Grafted, path: str) -> nn.Module:
+    return record.model.get_submodule(path)
+
+
+def spot_at(record: Grafted, path: str) -> Spot:
+    """The spot at a module, made where there is none."""
+    if path not in record.spots:
+        spot = Spot(record, path)
+        module_at(record, path).add_module("graft", spot)
+        record.spots[path] = spot
+    return record.spots[path]
+
+
+def _hook(spot: Spot) -> Spot:
+    """Let the spot's module call `enter` and `leave`."""
+    if not spot.acts:
+        module = module_at(spot.grafted, spot.path)
+        spot.handles.append(module.register_forward_pre_hook(hooks.enter, with_kwargs=True, prepend=True))
+        spot.handles.append(module.register_forward_hook(hooks.leave, with_kwargs=True, prepend=True))
+        spot.acts = True
+    return spot
+
+
+def uproot(record: Grafted, path: str) -> None:
+    """Remove a spot and its hooks."""
+    for handle in record.spots.pop(path).handles:
+        handle.remove()
+    del module_at(record, path)._modules["graft"]

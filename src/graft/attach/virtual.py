@@ -1,0 +1,169 @@
+"""Virtual tokens and keys among a stack's inputs: concatenated without a cache, a computed prefix with one."""
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graft.attach.call import Call, KeysValues
+from graft.attach.proxy import in_dtype
+from graft.attach.spot import Grafted, Spot
+from graft.attach.tokens import Insertion, plan
+from graft.errors import NotApplied, Refused
+
+
+def padding_of(mask: Any) -> Tensor | None:
+    """(batch, n) padding mask from whatever a stack is given; in a mask per query the last one sees all real tokens."""
+    if isinstance(mask, dict):
+        mask = mask.get("full_attention")
+    if mask is None or mask.dim() == 2:
+        return mask
+    last = mask[:, 0, -1]
+    return last if last.dtype == torch.bool else last == 0
+
+
+def virtual(
+    grafted: Grafted, spot: Spot, module: Any, call: Call, inputs: dict[str, Any], batch: int
+) -> tuple[Call, dict[str, Any]]:
+    """Positions moved by virtual keys; virtual tokens concatenated (no cache) or as a computed prefix (cache)."""
+    assert spot.stack is not None
+    lengths = {name: grafted.lengths(name, spot.stack.name) for name in call.used()}
+    keys = {name: length for name, (length, _) in lengths.items()}
+    tokens = {name: length for name, (_, length) in lengths.items() if length}
+    if tokens and spot.stack.causal and _caching(grafted, spot, module, inputs):
+        prefixes = {name: _computed(grafted, spot, module, call, name, keys[name]) for name in tokens}
+        call = replace(call, prefixes=prefixes)
+        keys = {name: keys[name] + tokens.get(name, 0) for name in keys}
+    elif tokens:
+        call, inputs = _concatenate(grafted, spot, module, call, inputs, tokens, batch)
+    inputs = _lengthened(grafted, spot, call, inputs)
+    call = replace(call, memory_mask=padding_of(inputs.get("encoder_attention_mask")))
+    if not any(keys.values()):
+        return call, inputs
+    if not call.mixed:
+        return replace(call, shift=keys[call.used()[0]]), inputs
+    shift = [keys.get(name, 0) if name else 0 for name in call.per_row(batch)]
+    return replace(call, shift=torch.tensor(shift, device=next(module.parameters()).device)), inputs
+
+
+def _caching(grafted: Grafted, spot: Spot, module: Any, inputs: dict[str, Any]) -> bool:
+    """Whether this forward reads or fills a cache. Training never does: concatenation also trains when sharded.
+
+    Where attention is out of reach there can be no computed prefix: no cache then, unless the caller insists on one.
+    """
+    asked = inputs.get("use_cache")
+    possible = all(path in grafted.spots for path in _self_attentions(grafted, spot))
+    if inputs.get("past_key_values") is not None or (asked and not module.training):
+        if not possible:
+            raise NotApplied(
+    """Whether this forward reads or fills a cache; training never does: concatenation also trains when sharded.
+                "so virtual tokens cannot be used with a cache. Pass use_cache=False."
+            )
+        return True
+    return possible and asked is None and not module.training and bool(module.config.use_cache)
+
+
+def _self_attentions(grafted: Grafted, spot: Spot) -> list[str]:
+    assert spot.stack is not None
+    name = spot.stack.name
+    return [s.path for s in grafted.anatomy.sites if s.role == "attention" and s.stack == name and not s.cross]
+
+
+def _tokens(spot: Spot, call: Call, name: str, like: Tensor) -> Tensor:
+    """All virtual tokens of one adapter, (n, embedding width)."""
+    jobs = spot.work[name].tokens
+    return torch.cat([in_dtype(job.part, like.dtype).tokens(call).to(like.dtype) for job in jobs])
+
+
+def _concatenate(
+    grafted: Grafted, spot: Spot, module: Any, call: Call, inputs: dict[str, Any], tokens: dict[str, int], batch: int
+) -> tuple[Call, dict[str, Any]]:
+    """Longer embeddings, mask, positions and token types; the trunk's hook trims the output."""
+    assert spot.stack is not None
+    given = inputs.get("attention_mask")
+    if given is not None and (isinstance(given, dict) or given.dim() != 2):
+        raise Refused(
+            "virtual tokens cannot be put in front of rows that come with a mask per query: pass a padding mask."
+        )
+    embeds = inputs.get("inputs_embeds")
+    if embeds is None:
+        grafted.call = call
+        embeds = grafted.model.get_submodule(spot.stack.embed or "")(inputs["input_ids"])
+    counts = tuple(tokens.get(name, 0) if name else 0 for name in call.per_row(batch))
+    insertion = plan(call.mask, batch, embeds.shape[1], counts, embeds.device)
+    virtual = embeds.new_zeros(batch, insertion.most, embeds.shape[-1])
+    for name in tokens:
+        own = _tokens(spot, call, name, embeds)
+        rows = call.rows_of(name, batch, embeds.device)
+        own = nn.functional.pad(own, (0, 0, 0, insertion.most - len(own)))
+        virtual = (
+            own.expand(batch, -1, -1) if rows is None else virtual.index_copy(0, rows, own.expand(len(rows), -1, -1))
+        )
+    mask = call.mask
+    if mask is None and insertion.source is not None:
+        mask = torch.ones(batch, embeds.shape[1], dtype=torch.long, device=embeds.device)
+    inputs = {**inputs, "input_ids": None, "inputs_embeds": insertion.join(embeds, virtual)}
+    if mask is not None:
+        inputs["attention_mask"] = mask = insertion.widen(mask, 1)
+    if inputs.get("token_type_ids") is not None:
+        inputs["token_type_ids"] = insertion.widen(inputs["token_type_ids"], 0)
+    names = inspect.signature(type(module).forward).parameters
+    if inputs.get("position_ids") is not None:
+        shifted = inputs["position_ids"].expand(batch, -1) + insertion_counts(insertion, batch, embeds.device)
+        own = torch.arange(insertion.most, device=embeds.device).expand(batch, -1)
+        inputs["position_ids"] = insertion.join(shifted[..., None], own[..., None])[..., 0]
+    elif insertion.source is not None and "position_ids" in names and mask is not None and spot.stack.causal:
+        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    if "use_cache" in names:
+        inputs["use_cache"] = False
+    trims = all(job.part.trims for name in tokens for job in spot.work[name].tokens)
+    kept = len(grafted.anatomy.stacks) > 1 and not spot.stack.causal
+    return replace(call, mask=mask, inserted=insertion, trims=trims and not kept), inputs
+
+
+def insertion_counts(insertion: Insertion, batch: int, device: torch.device) -> Tensor:
+    """(batch, 1): by how much each row's real positions move."""
+    if insertion.counts is None:
+        return torch.full((batch, 1), insertion.most, device=device)
+    return insertion.counts[:, None]
+
+
+def _lengthened(grafted: Grafted, spot: Spot, call: Call, inputs: dict[str, Any]) -> dict[str, Any]:
+    """A decoder's cross-attention mask, as long as the encoder's output with its virtual tokens."""
+    memory, mask = inputs.get("encoder_hidden_states"), inputs.get("encoder_attention_mask")
+    if memory is None:
+        return inputs
+    counts = tuple(grafted.lengths(name, "encoder")[1] if name else 0 for name in call.per_row(len(memory)))
+    if not any(counts):
+        return inputs
+    length = memory.shape[1] - max(counts)
+    if mask is None:
+        mask = torch.ones(len(memory), length, dtype=torch.long, device=memory.device)
+    if mask.shape[1] != length:
+        return inputs
+    insertion = plan(mask, len(memory), length, counts, memory.device)
+    return {**inputs, "encoder_attention_mask": insertion.widen(mask, 1)}
+
+
+def _computed(grafted: Grafted, spot: Spot, module: Any, call: Call, name: str, keys: int) -> dict[str, KeysValues]:
+    """Keys and values of one adapter's virtual tokens, which in a causal stack never see a real one: once is enough."""
+    assert spot.stack is not None
+    if bool(call.past != 0) and name in grafted.prefixes:
+        return grafted.prefixes[name]
+    like = grafted.model.get_parameter(f"{spot.stack.embed}.weight")
+    alone = Call(names=name, stack=spot.stack.name, shift=keys, harvest={})
+    virtual = _tokens(spot, alone, name, like)
+    grafted.call = alone
+    try:
+        module(inputs_embeds=virtual[None], use_cache=False)
+    finally:
+        grafted.call = None
+    assert alone.harvest is not None
+    if missing := [path for path in _self_attentions(grafted, spot) if path not in alone.harvest]:
+        raise NotApplied(
+            f"{name}: the attention at {missing[0]} never ran on the virtual tokens. Pass use_cache=False."
+        )
+    grafted.prefixes[name] = alone.harvest
+    return alone.harvest
