@@ -41,25 +41,20 @@ def configuration(source: str | Path) -> Any:
         raise BadInput(f"{source}: there is no such folder or file.")
     if path.is_file() and path.suffix != ".json":
         raise BadInput(f"{path}: a {path.suffix or 'plain'} file. Give the model's folder or its config.json.")
+    read: dict[str, Any] = {}
     try:
         read, _ = PreTrainedConfig.get_config_dict(str(source))
-        if "auto_map" in read and not _known(read):
+        return AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        if "auto_map" in read:
             raise Refused(
                 f"{source}: this model brings code of its own ({read['auto_map']}), and graft runs none of it. "
                 "Use a model whose architecture is part of transformers."
-            )
-        return AutoConfig.from_pretrained(str(source), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+            ) from error
         raise BadInput(
             f"{source}: no usable configuration. {_first_line(error)} "
             "Give a folder with config.json, a config.json, or the id of a model on the Hugging Face hub."
         ) from error
-
-
-def _known(read: dict[str, Any]) -> bool:
-    from transformers import CONFIG_MAPPING
-
-    return read.get("model_type") in CONFIG_MAPPING
 
 
 def _model_class(name: str, config: Any) -> Any:
@@ -76,7 +71,7 @@ def _model_class(name: str, config: Any) -> Any:
     if found.config_class is None or not isinstance(config, found.config_class):
         raise BadInput(
             f"architectures names {name}, which is not made from a {type(config).__name__}. "
-            "Correct `architectures` or `model_type` in config.json."
+            "Correct `architectures` in config.json."
         )
     return found
 
