@@ -58,7 +58,7 @@ def _caching(grafted: Grafted, spot: Spot, module: Any, inputs: dict[str, Any]) 
     if inputs.get("past_key_values") is not None or (asked and not module.training):
         if not possible:
             raise NotApplied(
-    """Whether this forward reads or fills a cache; training never does: concatenation also trains when sharded.
+                f"the attention of {spot.path or type(module).__name__} calls no attention interface of transformers, "
                 "so virtual tokens cannot be used with a cache. Pass use_cache=False."
             )
         return True
