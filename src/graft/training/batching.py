@@ -4,8 +4,7 @@ Random order pads most batches to a long row. Sorting within windows of some bat
 on text of usual lengths, and the batches still come in random order with members that differ between epochs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
@@ -45,11 +44,3 @@ class Order(Sampler[int]):
         shuffled = [whole[at] for at in torch.randperm(len(whole), generator=generator).tolist()]
         yield from torch.cat([*shuffled, *rest]).tolist()
 
-
-def length(feature: Mapping[str, Any]) -> int:
-    """Tokens of a feature, the answers of an encoder-decoder model included; of several choices together."""
-    return sum(_size(feature[name]) for name in ("input_ids", "labels") if isinstance(feature.get(name), list))
-
-
-def _size(value: Any) -> int:
-    return sum(_size(part) for part in value) if isinstance(value, list) else 1

@@ -21,11 +21,11 @@ from graft.data.task import Features, Task
 from graft.errors import BadInput
 from graft.files import write_text
 from graft.method import describe
+from graft.scoring import length
+from graft.scoring.progress import Bar
 from graft.training import resume, space
-from graft.training.batching import length
 from graft.training.options import TrainingOptions
 from graft.training.pace import Pace
-from graft.training.progress import Bar
 from graft.training.trainer import GraftTrainer
 from graft.training.watch import Watch, interruptible
 
@@ -97,7 +97,7 @@ def fit(
         trainer.facts = facts
         history = _history(home, resume_from, facts)
         finished = resume_from is not None and resume.read_facts(resume_from)["finished"]
-        with memory.Peak(device) as peak, Bar(show) as bar:
+        with memory.Peak(device) as peak, Bar("training", show) as bar:
             if resume_from is None:
                 _prepare(trainer, train)
             trainer.portions.size = _fitting(trainer, train, options, device)

@@ -25,8 +25,9 @@ from graft.data.losses import inference, to_device
 from graft.data.task import Features, Task
 from graft.errors import Refused
 from graft.memory import Portions, ran_out, release
+from graft.scoring import length
 from graft.training import resume
-from graft.training.batching import Order, length
+from graft.training.batching import Order
 from graft.training.optimization import optimizer, scheduler
 from graft.training.options import TrainingOptions
 from graft.training.pace import Pace

@@ -13,8 +13,8 @@ from typing import Any
 from transformers import TrainerCallback
 
 from graft.errors import NotApplied
+from graft.scoring.progress import Bar, clock
 from graft.training.optimization import Fingerprints
-from graft.training.progress import Bar
 from graft.training.trainer import GraftTrainer
 
 PATIENCE = 3  # optimizer steps with a rate above zero after which some tensor must have moved
@@ -27,6 +27,9 @@ class Watch(TrainerCallback):
         self.trainer, self.bar, self.history = trainer, bar, history
         self.log = log.open("a", encoding="utf-8") if log else None
         self.stopped = False
+        self.last_share = 0.0
+        self.validation = ""
+        self.gradients: list[str] = []
         self.steps_with_rate = 0
         self.start: Fingerprints | None = None
 
@@ -38,6 +41,7 @@ class Watch(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Remember where the tensors start."""
         self.start = Fingerprints(self.trainer.adapter) if state.global_step == 0 else None
+        self.last_share = self.trainer.pace.share(state.global_step)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock; the methods' moment before the forward."""
@@ -59,20 +63,17 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop the clock; ask for a check, a checkpoint or the end where one is due."""
-        trainer, before = self.trainer, self.trainer.pace.share(state.global_step - 1)
+        trainer = self.trainer
         trainer.pace.end()
         if self.start is not None and self.steps_with_rate >= PATIENCE:
             self._moved()
-        share = trainer.pace.share(state.global_step)
-        before = self.last_share if trainer.pace.seconds is not None else before
+        before, share = self.last_share, trainer.pace.share(state.global_step)
         self.last_share = share
         due = math.floor(share * trainer.options.checks + 1e-9) > math.floor(before * trainer.options.checks + 1e-9)
         over = share >= 1.0
         control.should_training_stop |= over or self.stopped
         control.should_evaluate = bool(trainer.validation) and (due or over)
         control.should_save = trainer.folder is not None and (due or over or self.stopped)
-
-    last_share = 0.0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Add a line to the log, and show it."""
@@ -89,7 +90,16 @@ class Watch(TrainerCallback):
         if self.log:
             self.log.write(json.dumps(line) + "\n")
             self.log.flush()
-        self.bar.step(line, pace.share(state.global_step), pace.speed(), pace.left(state.global_step))
+        self._show(line, pace.share(state.global_step))
+
+    def _show(self, line: dict[str, Any], share: float) -> None:
+        if "validation_loss" in line:
+            self.validation = f"  validation {line['validation_loss']:.3f}"
+            return
+        left = self.trainer.pace.left(line["step"])
+        ending = f"  {clock(left)} left" if left is not None else ""
+        speed = f"{self.trainer.pace.speed():,.0f} tokens/s"
+        self.bar.update(share, f"step {line['step']}  loss {line['loss']:.3f}{self.validation}  {speed}{ending}")
 
     def _during(self, phase: Any, step: int) -> None:
         for method, parts in self.trainer.adapter.terms():

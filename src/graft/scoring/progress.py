@@ -1,24 +1,22 @@
-"""Showing how training goes: a bar on the error stream where that is a terminal, and nothing elsewhere."""
+"""Showing how long work goes on: a bar on the error stream where that is a terminal, and nothing elsewhere."""
 
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 
 class Bar:
-    """Loss, tokens per second and the time left."""
+    """How much of some work is done, and facts about it, such as a loss or the time left."""
 
-    def __init__(self, shown: bool) -> None:
+    def __init__(self, title: str, shown: bool) -> None:
         console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[facts]}"),
         )  # fmt: skip
         self._bar = Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True)
-        self._task = self._bar.add_task("training", total=1.0, facts="")
-        self._validation = ""
+        self._task = self._bar.add_task(title, total=1.0, facts="")
 
     def __enter__(self) -> "Bar":
         self._bar.start()
@@ -27,13 +25,8 @@ class Bar:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
 
-    def step(self, line: dict[str, Any], share: float, speed: float, left: float | None) -> None:
-        """Show one line of the log."""
-        if "validation_loss" in line:
-            self._validation = f"  validation {line['validation_loss']:.3f}"
-            return
-        ending = f"  {clock(left)} left" if left is not None else ""
-        facts = f"step {line['step']}  loss {line['loss']:.3f}{self._validation}  {speed:,.0f} tokens/s{ending}"
+    def update(self, share: float, facts: str = "") -> None:
+        """`share` of the work (0 to 1) is done."""
         self._bar.update(self._task, completed=share, facts=facts)
 
 

@@ -1,0 +1,135 @@
+"""Base models and their tokenizers: from a folder, a hub id, the name of a bundled base, or a live model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from graft.anatomy.skeletons import configuration
+from graft.data.padding import prepare_padding
+from graft.data.task import Task
+from graft.errors import BadInput, Refused
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a base is: `place` is what `from_pretrained` takes; what was given is `given`."""
+
+    given: str
+    place: str
+    config: Any
+    tokenizer: Any
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base ready to be tuned. `fresh`: tensors that its checkpoint lacks and that start at random; `notes`: what a
+    user should know."""
+
+    model: nn.Module
+    tokenizer: Any
+    fresh: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def find_base(model: str | Path, trust_remote_code: bool = False) -> Source:
+    """Look a base up and read its configuration and tokenizer, but no weights.
+
+    trust_remote_code: run the code that comes with the model, if any. Raises BadInput where there is no model or no
+    tokenizer, Refused for a model with code of its own that was not trusted.
+    """
+    place = str(model)
+    config = _trusted(place) if trust_remote_code else configuration(place)
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{model}: no usable tokenizer. {str(error).strip().splitlines()[0]}") from error
+    return Source(str(model), place, config, tokenizer, trust_remote_code)
+
+
+def load_base(
+    source: Source, task: Task, *, dtype: Precision = "auto", device: str = "auto", seed: int = 0
+) -> Base:
+    """The model for a task, on a device, in evaluation mode.
+
+    dtype: "auto" is bf16 on a GPU that has it, else fp32. device: "auto" is a GPU where there is one. seed: of tensors
+    that the checkpoint lacks, such as a new head. Raises BadInput for a device that is not here or weights that do not
+    load, Refused where transformers has no such head for this model.
+    """
+    import transformers
+
+    target = chosen_device(device)
+    kind = getattr(transformers, task.auto(source.config))
+    torch.manual_seed(seed)
+    with _quietly():
+        try:
+            model, report = kind.from_pretrained(
+                source.place, dtype=torch.bfloat16 if in_bf16(dtype, target) else torch.float32,
+                trust_remote_code=source.trust_remote_code, use_safetensors=True, output_loading_info=True,
+                ignore_mismatched_sizes=True, **task.model_options(),
+            )  # fmt: skip
+        except (OSError, ValueError, RuntimeError) as error:
+            raise BadInput(f"{source.given}: the weights do not load. {str(error).strip().splitlines()[0]}") from error
+    resized = [entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"]]
+    fresh = tuple(sorted({*report["missing_keys"], *resized}))
+    notes = [note] if (note := prepare_padding(source.tokenizer, model)) else []
+    if fresh:
+        shown = ", ".join(fresh[:4]) + (f" and {len(fresh) - 4} more" if len(fresh) > 4 else "")
+        notes.append(f"{source.given} has no weights for {shown}: they start at random (seed {seed})")
+    return Base(model.to(target).eval(), source.tokenizer, fresh, tuple(notes))
+
+
+def in_bf16(dtype: Precision, device: torch.device) -> bool:
+    """Whether weights and arithmetic are in bfloat16. Raises Refused when asked for on a GPU without it."""
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if dtype == "bf16" and device.type == "cuda" and not able:
+        raise Refused("this GPU has no bfloat16: use --dtype fp32.")
+    return dtype == "bf16" or (dtype == "auto" and able)
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is a GPU where there is one. Raises BadInput for one that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BadInput(f"--device {name}: no device is called so. Use auto, cpu, cuda, cuda:1 or mps.") from error
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if not there.get(device.type, False) or (device.index or 0) >= max(torch.cuda.device_count(), 1):
+        raise BadInput(f"--device {name} is not here; `graft doctor` lists what is.")
+    return device
+
+
+def _trusted(place: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(place, trust_remote_code=bool(place))
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{place}: no usable configuration. {str(error).strip().splitlines()[0]}") from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' bar and report while loading: what they say is in `fresh` and `notes`."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

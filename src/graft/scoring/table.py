@@ -1,0 +1,65 @@
+"""Results as a person reads them: one table of metrics, the verdict, and samples side by side."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from graft import metrics
+from graft.scoring.outcome import Outcome
+from graft.statistics import Comparison, Interval
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def show_outcome(console: "Console", found: Outcome) -> None:
+    """Print every metric: base, other, difference with its 95 % interval, p, and the items that flipped."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for title in ("", found.base, found.other, "difference", "95 % interval", "p", "flips"):
+        table.add_column(title, justify="left" if not title else "right")
+    for comparison in found.comparisons.values():
+        table.add_row(*(Text(cell) for cell in _cells(comparison)))
+    console.print(table)
+    style = {"better": "green", "worse": "red"}.get(found.headline.outcome, "yellow")
+    console.print(Text(found.verdict, style), soft_wrap=True)
+
+
+def show_samples(console: "Console", samples: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    """Print rows: input, reference, and what each system in `names` gave."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for sample in samples:
+        grid = Table.grid(padding=(0, 2))
+        for name in ("input", "reference", *names):
+            grid.add_row(Text(name, "bold"), Text(_short(sample[name])))
+        console.print(grid, "", sep="\n")
+
+
+def _cells(comparison: Comparison) -> list[str]:
+    metric = metrics.get(comparison.metric)
+    unit = "" if metric.unit == "%" else f" ({metric.unit})"
+    low = "" if metric.higher_is_better else " ↓"
+    difference, flips = comparison.difference, comparison.flips
+    digits = 1 if metric.unit == "%" else 3
+    numbers = [_number(each.value, digits) for each in (comparison.base, comparison.other, difference)]
+    moved = f"+{len(flips.improved)} −{len(flips.worsened)}" if flips is not None else ""
+    p = "" if comparison.p != comparison.p else f"{comparison.p:.4f}"
+    return [f"{metric.title}{unit}{low}", *numbers, _interval(difference, digits), p, moved]
+
+
+def _interval(interval: Interval, digits: int) -> str:
+    if interval.reason is not None:
+        return interval.reason
+    return f"{_number(interval.low, digits)} to {_number(interval.high, digits)}"
+
+
+def _number(value: float, digits: int) -> str:
+    return "–" if value != value else f"{value:,.{digits}f}".replace("-", "−")
+
+
+def _short(value: Any) -> str:
+    text = " ⏎ ".join(str(value).split("\n"))
+    return text if len(text) <= 300 else text[:299] + "…"

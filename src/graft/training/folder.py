@@ -1,0 +1,67 @@
+"""A run's folder: recipe.yaml, environment.json, metrics.jsonl, items.parquet, checkpoints/ and adapter/."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from graft.checkpoint.record import versions
+from graft.errors import BadInput
+from graft.files import write_text
+from graft.method import Method, describe
+from graft.training import space
+from graft.training.resume import checkpoints
+
+RECIPE, ADAPTER, ITEMS, CHECKPOINTS = "recipe.yaml", "adapter", "items.parquet", "checkpoints"
+NOT_KEPT = ("resume", "dry_run", "show_mask", "method")  # options of one call, not of the run; the method is written apart
+
+
+def opened(folder: Path, resume: bool) -> Path | None:
+    """Make sure that a run can live in the folder; the checkpoint to go on from, if there is one.
+
+    Raises BadInput when the folder cannot be written, or holds another run and this one does not resume it.
+    """
+    space.check_writable(folder)
+    found = checkpoints(folder / CHECKPOINTS)
+    if resume:
+        return found[-1] if found else None
+    if (folder / RECIPE).exists():
+        raise BadInput(f"{folder} holds a run already. Go on with it by --resume, or choose another --folder.")
+    return None
+
+
+def write_recipe(folder: Path, options: Any, method: Method) -> None:
+    """Write the options of a verb as a recipe that the same verb reads. The method's settings stand under its name."""
+    terms = [describe(term) for term in method.methods()]
+    recipe: dict[str, Any] = {"method": "+".join(term.pop("method") for term in terms)}
+    for field in fields(options):
+        if field.name not in NOT_KEPT:
+            recipe[field.name] = _plain(getattr(options, field.name))
+    for name, settings in zip(recipe["method"].split("+"), terms, strict=True):
+        recipe[name] = {key: _plain(value) for key, value in settings.items()}
+    write_text(folder / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+
+
+def write_environment(folder: Path, device: torch.device) -> None:
+    """Write what the run ran on: bit-for-bit repetition needs the same."""
+    facts = {
+        "python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine(),
+        "versions": versions(), "device": str(device), "threads": torch.get_num_threads(), "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None, "command": sys.argv,
+    }  # fmt: skip
+    write_text(folder / "environment.json", json.dumps(facts, indent=1) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,128 @@
+"""From the options of `graft tune` to a run: data and base loaded and checked, the adapter attached, the folder opened."""
+
+import random
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graft.data import load
+from graft.data.fitting import fit as fit_task
+from graft.data.gate import check
+from graft.data.mask import show_mask
+from graft.data.rows import Row
+from graft.errors import BadInput
+from graft.loading import chosen_device, find_base, in_bf16, load_base
+from graft.method import Method, describe
+from graft.training import folder as runs
+from graft.training.options import TrainingOptions
+from graft.training.tuning import Study, Tuned, prepared, tune
+
+if TYPE_CHECKING:
+    from graft.verbs.tune import Options
+
+
+class Session:
+    """One call of `graft tune`, up to the moment at which something is trained."""
+
+    def __init__(self, options: "Options") -> None:
+        assert isinstance(options.method, Method)
+        self.options, self.method = options, options.method
+        self.training = _training(options)
+        self.folder = options.folder or Path("runs") / options.name
+        self.resume_from = None if options.dry_run else runs.opened(self.folder, options.resume)
+        data = load(options.data, options.columns, options.task, options.template, options.splits, options.seed, options.allow)
+        source = find_base(options.model, options.trust_remote_code)
+        task = fit_task(data, source.tokenizer, source.config, options.length)
+        data, report = check(data, task, source.tokenizer, options.allow)
+        if not data.train or not (data.validation or data.test):
+            raise BadInput(f"{options.data}: tuning needs train rows, and validation or test rows. It has {', '.join(data.splits)}.")
+        base = load_base(source, task, dtype=self._dtype(), device=options.device, seed=options.seed)
+        self.notes = [*data.notes, *report.lines()[1:], *base.notes]
+        self.study = Study(
+            base.model, base.tokenizer, task, data.train, _some(data.validation, options.validation_rows, options.seed),
+            _some(data.test, options.test_rows, options.seed), base.fresh, {"source": options.data, "sha256": data.hash},
+        )  # fmt: skip
+        self.adapter = prepared(base.model, self.method, options.name, base.tokenizer, options.seed)
+        self.notes += self.adapter.remarks
+
+    def tune(self) -> Tuned:
+        """Train and score. A run that Ctrl-C ended says how to go on with it."""
+        runs.write_recipe(self.folder, self.options, self.method)
+        runs.write_environment(self.folder, next(self.study.model.parameters()).device)
+        try:
+            return tune(
+                self.study, self.adapter, self.training, self.folder, resume_from=self.resume_from,
+                metric=self.options.metric, general_text=self.options.general_text,
+                extra={"base": self.options.model}, show=sys.stderr.isatty(),
+            )  # fmt: skip
+        except KeyboardInterrupt as interruption:
+            if not interruption.args:
+                raise
+            recipe = shlex.quote(str(self.folder / runs.RECIPE))
+            raise KeyboardInterrupt(f"{interruption}: graft tune {recipe} --resume") from None
+
+    def masks(self) -> Any:
+        """The first training rows with what is trained marked, where asked for."""
+        if not self.options.show_mask:
+            return None
+        rows = self.study.train[: self.options.show_mask]
+        features = self.study.task.features(rows, self.study.tokenizer, train=True)
+        return show_mask(self.study.task, features, self.study.tokenizer, self.options.show_mask)
+
+    def summary(self, tuned: Tuned | None = None) -> dict[str, str]:
+        """What is or would be trained, and what it took."""
+        counts, study = self.adapter.counts, self.study
+        facts = {
+            "base": f"{self.options.model} ({type(study.model).__name__}, {counts.total:,} parameters)",
+            "method": " + ".join(_spelled(describe(term)) for term in self.method.methods()),
+            "task": f"{study.task.kind}, {len(study.train):,} train, {len(study.validation):,} validation, "
+                    f"{len(study.test):,} test rows",
+            "coverage": ", ".join(f"{role} {number}" for role, number in self.adapter.coverage.items()),
+            "trainable": f"{counts.trainable:,} ({counts.trainable / counts.total:.3%} of the base)"
+                         + (f", and {counts.head:,} of the head" if counts.head else ""),
+            "stored": f"{counts.stored / 1024:,.1f} KiB",
+        }  # fmt: skip
+        if tuned is not None:
+            fit = tuned.fit
+            facts["training"] = (
+                f"{fit.steps:,} steps in {fit.seconds:,.1f} s, {fit.tokens / max(fit.seconds, 1e-9):,.0f} tokens/s, "
+                f"{fit.rows_at_once} rows at once" + (f", best at step {fit.best_step}" if fit.best_step else "")
+            )
+            facts["peak_memory"] = f"{fit.peak_memory / 2**20:,.0f} MiB ({fit.memory_kind})"
+            facts["adapter"] = str(tuned.folder)
+        return facts
+
+    def command(self, tuned: Tuned) -> str:
+        """How to use the adapter."""
+        verb = "generate" if self.study.task.kind in ("generation", "chat", "language_modeling") else "evaluate"
+        words = ["graft", verb, "--model", self.options.model, "--adapter", str(tuned.folder)]
+        return shlex.join([*words, *(["--prompt", "…"] if verb == "generate" else ["--data", self.options.data])])
+
+    def _dtype(self) -> Any:
+        # What trains in place trains in fp32; its arithmetic is then in bf16 by autocast.
+        return "fp32" if self.training.autocast else self.options.dtype
+
+
+def _training(options: "Options") -> TrainingOptions:
+    in_place = any(term.in_place for term in options.method.methods())  # type: ignore[union-attr]
+    return TrainingOptions(
+        epochs=options.epochs, steps=options.steps, seconds=None if options.minutes is None else 60 * options.minutes,
+        batch=options.batch, accumulate=options.accumulate, lr=options.lr, schedule=options.schedule,
+        warmup=options.warmup, weight_decay=options.weight_decay, clip=options.clip,
+        checkpointing=options.checkpointing, seed=options.seed, checks=options.checks, patience=options.patience,
+        report_to=options.report_to, autocast=in_place and in_bf16(options.dtype, chosen_device(options.device)),
+    )  # fmt: skip
+
+
+def _some(rows: Sequence[Row], most: int, seed: int) -> Sequence[Row]:
+    """At most so many rows, chosen by the seed, in their order."""
+    if not most or len(rows) <= most:
+        return rows
+    return [rows[at] for at in sorted(random.Random(seed).sample(range(len(rows)), most))]
+
+
+def _spelled(description: dict[str, Any]) -> str:
+    name = description.pop("method")
+    return f"{name}({', '.join(f'{key}={value}' for key, value in description.items())})"

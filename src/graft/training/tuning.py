@@ -1,0 +1,168 @@
+"""`tune`: from a base and rows to an adapter on disk and the answer to whether it helped.
+
+Everything is done in one order that keeps a run honest: the data is checked before anything is loaded, the base is
+scored before it is touched, both are scored on the same rows, and the adapter is probed before it is saved.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from graft import checkpoint
+from graft.attach import Adapter, attach, probe, use
+from graft.data.rows import Row
+from graft.data.task import Record, Task
+from graft.method import Method
+from graft.scoring import Outcome, forgetting, majority, not_for, outcome, score, write_items
+from graft.training import folder as runs
+from graft.training.fit import Fit, fit
+from graft.training.options import TrainingOptions
+
+SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a run works on. `fresh`: tensors of the base that start at random; `source`: where the rows came from, its hash."""
+
+    model: nn.Module
+    tokenizer: Any
+    task: Task
+    train: Sequence[Row]
+    validation: Sequence[Row]
+    test: Sequence[Row]
+    fresh: Sequence[str] = ()
+    source: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What came out. `floor`: the adapter against always giving the most frequent label, where the base's head is
+    untrained; `forgot`: on general text; `samples`: input, reference, base, adapter."""
+
+    adapter: Adapter
+    fit: Fit
+    outcome: Outcome
+    floor: Outcome | None
+    forgot: Outcome | None
+    samples: list[dict[str, Any]]
+    notes: list[str]
+    folder: Path
+
+
+def tune(
+    study: Study,
+    adapter: Adapter,
+    options: TrainingOptions,
+    folder: Path,
+    *,
+    resume_from: Path | None = None,
+    metric: str | None = None,
+    general_text: str | None = None,
+    extra: dict[str, Any] | None = None,
+    show: bool = False,
+) -> Tuned:
+    """Score the base, train the adapter, score it on the same rows, and write everything to `folder`.
+
+    Scored are the test rows, or the validation rows where there are none (a note says so). Raises what `fit` raises,
+    and NotApplied when the trained adapter does not change the output.
+    """
+    model, tokenizer, task, name = study.model, study.tokenizer, study.task, adapter.name
+    scored = study.test or study.validation
+    notes = [] if study.test else ["there are no test rows: scored on the validation rows, which also chose the best step"]
+    with use(model, None):
+        before = score(model, tokenizer, task, scored, title="scoring the base", show=show)
+    train = task.features(study.train, tokenizer, train=True)
+    fitted = fit(
+        model, tokenizer, task, train, task.features(study.validation, tokenizer), adapter, options, folder=folder,
+        resume_from=resume_from, where=[row.where for row in study.train], run=study.source, show=show,
+    )  # fmt: skip
+    probe(model, name, _batch(study, scored))
+    with use(model, name):
+        after = score(model, tokenizer, task, scored, title="scoring the adapter", show=show)
+    found = outcome(task.metrics, before, after, metric=metric, seed=options.seed)
+    floor = _floor(study, before, after, options.seed)
+    if study.fresh:
+        notes.append(f"the base's {study.fresh[0].partition('.')[0]} is untrained: the adapter also trained it")
+    forgot, note = _forgot(study, name, general_text, show)
+    notes += [note] if note else []
+    target = checkpoint.save(
+        model, name, folder / runs.ADAPTER, tokenizer=tokenizer,
+        extra={**(extra or {}), **_extra(study, options, fitted, found, forgot)},
+    )  # fmt: skip
+    where = [row.where for row in scored]
+    write_items(folder / runs.ITEMS, {"base": before, "adapter": after}, where, list(found.comparisons))
+    return Tuned(adapter, fitted, found, floor, forgot, _samples(before, after, options.seed), notes, target)
+
+
+def prepared(study_model: nn.Module, method: Method, name: str, tokenizer: Any, seed: int) -> Adapter:
+    """Attach a method with its random start from a seed."""
+    torch.manual_seed(seed)
+    return attach(study_model, method, name, tokenizer=tokenizer)
+
+
+def _batch(study: Study, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    from graft.data.losses import to_device
+
+    feature = study.task.features(rows[:1], study.tokenizer)[:1]
+    inputs = to_device(study.task.inputs(study.task.collate(feature, study.tokenizer)), study.model)
+    # An encoder-decoder model makes its decoder's input from the labels.
+    if study.model.config.is_encoder_decoder:  # type: ignore[union-attr]
+        inputs["decoder_input_ids"] = inputs["labels"].clamp(min=0)
+    return inputs
+
+
+def _floor(study: Study, before: Sequence[Record], after: Sequence[Record], seed: int) -> Outcome | None:
+    found = majority(study.task, study.train, before) if study.fresh else None
+    if found is None:
+        return None
+    label, records = found
+    return outcome(["accuracy"], records, after, base=f"always {label!r}", seed=seed)
+
+
+def _forgot(study: Study, name: str, text: str | None, show: bool) -> tuple[Outcome | None, str | None]:
+    if text is None:
+        return None, "forgetting was not measured: give --general-text FILE"
+    if why := not_for(study.model):
+        return None, why
+    return forgetting(study.model, study.tokenizer, name, text, show=show), None
+
+
+def _extra(
+    study: Study, options: TrainingOptions, fitted: Fit, found: Outcome, forgot: Outcome | None
+) -> dict[str, Any]:
+    """What is kept with the adapter: enough to evaluate it again and to know where it came from."""
+    return {
+        "task": study.task.as_dict(),
+        "data": {**study.source, "train": len(study.train), "validation": len(study.validation), "test": len(study.test)},
+        "training": {**asdict(options), "report_to": list(options.report_to), "steps_done": fitted.steps,
+                     "best_step": fitted.best_step, "tokens": fitted.tokens, "seconds_spent": round(fitted.seconds, 1)},
+        "seed": options.seed,
+        "scores": found.as_json(),
+        "forgetting": forgot.as_json() if forgot else None,
+    }  # fmt: skip
+
+
+def _samples(before: Sequence[Record], after: Sequence[Record], seed: int) -> list[dict[str, Any]]:
+    """Items chosen by the seed alone, not by how well they came out."""
+    chosen = sorted(random.Random(seed).sample(range(len(before)), min(SAMPLES, len(before))))
+    return [
+        {
+            "input": before[at]["input"],
+            "reference": before[at]["reference"],
+            "base": _given(before[at]),
+            "adapter": _given(after[at]),
+        }
+        for at in chosen
+    ]
+
+
+def _given(record: Record) -> Any:
+    if "output" in record:
+        return record["output"]
+    return f"loss {record['loss'] / max(record['tokens'], 1):.3f} per token"
