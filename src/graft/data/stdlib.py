@@ -38,7 +38,7 @@ class Function:
     name: str
 
 
-def build(folder: str | Path, seed: int = 0, longest: int = 800) -> dict[str, int]:
+def build(folder: str | Path, seed: int = 0, longest: int = 1000) -> dict[str, int]:
     """Write train.jsonl, validation.jsonl and test.jsonl into `folder`; return how many rows each has.
 
     longest: characters of a prompt, longer functions are left out. The same Python and seed give the same files.
@@ -55,7 +55,7 @@ def build(folder: str | Path, seed: int = 0, longest: int = 800) -> dict[str, in
     return {name: len(rows) for name, rows in splits.items()}
 
 
-def functions(longest: int = 800, library: str | Path | None = None) -> list[Function]:
+def functions(longest: int = 1000, library: str | Path | None = None) -> list[Function]:
     """The usable documented functions of a folder of Python source (default: the standard library), in a fixed order.
 
     Left out: tests; functions whose summary is not a plain English sentence of 3 to 24 words, is longer than 120

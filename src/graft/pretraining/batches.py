@@ -1,6 +1,7 @@
 """Windows of a token file in a seeded order, made into the arrays a model of each kind takes."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -39,21 +40,18 @@ class Batches:
 
     def _row(self, number: int) -> Example:
         epoch, place = divmod(number, self.windows)
-        order, shift = self._epoch(epoch)
+        order, shift = _epoch(self.seed, epoch, len(self.tokens), self.length)
         start = int(order[place]) * self.length + shift
         window = np.array(self.tokens[start : start + self.length], dtype=np.int64)
         return BY_NAME[self.objective](window, self.marks, np.random.default_rng([self.seed, 1, number]))
 
-    def _epoch(self, epoch: int) -> tuple[np.ndarray, int]:
-        if _KEPT.get("key") != (key := (self.seed, epoch, len(self.tokens), self.length)):
-            random = np.random.default_rng([self.seed, 0, epoch])
-            shift = int(random.integers(len(self.tokens) - self.windows * self.length + 1))
-            _KEPT.update(key=key, order=random.permutation(self.windows), shift=shift)
-        return _KEPT["order"], _KEPT["shift"]
 
-
-# The order of one epoch, kept because it is asked for once per row.
-_KEPT: dict = {}
+@lru_cache(maxsize=4)  # asked for once per row; a run uses three kinds of batches at most
+def _epoch(seed: int, epoch: int, total: int, length: int) -> tuple[np.ndarray, int]:
+    """The order of an epoch's windows, and how many tokens in the first one starts."""
+    random, windows = np.random.default_rng([seed, 0, epoch]), total // length
+    shift = int(random.integers(total - windows * length + 1))
+    return random.permutation(windows), shift
 
 
 def window_for(objective: Objective, shape: Shape, length: int, sentinels: int) -> int:

@@ -58,7 +58,7 @@ def load_tokenizer(folder: str | Path) -> Any:
 
     if not (Path(folder) / "tokenizer_config.json").is_file():
         raise BadInput(f"{folder} has no tokenizer_config.json. Give a folder that a tokenizer was saved in.")
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def sentinels(tokenizer: Any) -> list[int]:
