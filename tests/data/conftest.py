@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -18,14 +19,16 @@ TEXTS = [
 
 def wordpiece() -> Any:
     """Like BERT: lower case, [CLS] and [SEP] around, token types."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.train_from_iterator(TEXTS, trainers.WordPieceTrainer(show_progress=False, vocab_size=300, special_tokens=special))
+    made.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(show_progress=False, vocab_size=300, special_tokens=special)
+    made.train_from_iterator(TEXTS, trainer)
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
@@ -44,22 +47,27 @@ def byte_level() -> Any:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        show_progress=False, vocab_size=400, special_tokens=["<|end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
+        show_progress=False, vocab_size=400, special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
     made.train_from_iterator(TEXTS, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|end|>", model_max_length=64)
 
 
 def metaspace() -> Any:
     """Like Llama: words begin with a visible space, unknown characters are bytes, <s> before every text."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     pieces = [f"<0x{byte:02X}>" for byte in range(256)]
     made = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     trainer = trainers.BpeTrainer(show_progress=False, vocab_size=600, special_tokens=["<unk>", "<s>", "</s>", *pieces])
     made.train_from_iterator(TEXTS, trainer)
+    # The pieces for single bytes had to be in the vocabulary; special tokens they are not.
+    stored = json.loads(made.to_str())
+    stored["added_tokens"] = stored["added_tokens"][:3]
+    made = Tokenizer.from_str(json.dumps(stored))
     made.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
@@ -79,7 +87,8 @@ def unigram() -> Any:
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.decoder = decoders.Metaspace()
     special = ["<pad>", "</s>", "<unk>"]
-    made.train_from_iterator(TEXTS, trainers.UnigramTrainer(show_progress=False, vocab_size=150, special_tokens=special, unk_token="<unk>"))
+    trainer = trainers.UnigramTrainer(show_progress=False, vocab_size=150, special_tokens=special, unk_token="<unk>")
+    made.train_from_iterator(TEXTS, trainer)
     made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=64
@@ -113,8 +122,10 @@ def model_of(auto: str, kind: str, tokenizer: Any, **options: Any) -> Any:
     """A tiny random model: `model_of("AutoModelForCausalLM", "gpt2", tokenizer)`."""
     import transformers
 
-    size: dict[str, Any] = {"vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 2,
-                            "num_attention_heads": 2, "max_position_embeddings": 64, "intermediate_size": 24}  # fmt: skip
+    size: dict[str, Any] = {
+        "vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "max_position_embeddings": 64, "intermediate_size": 24,
+    }  # fmt: skip
     shapes: dict[str, dict[str, Any]] = {
         "bert": size,
         "llama": {**size, "num_key_value_heads": 1},

@@ -161,7 +161,8 @@ def test_preferences_are_known_and_refused() -> None:
 def test_splits_are_made_carved_or_kept() -> None:
     rows = [{"text": f"this is text number {n}", "label": n % 2} for n in range(200)]
     made = data.load(rows)
-    assert sum(len(part) for part in made.splits.values()) == 200 and set(made.splits) == {"train", "validation", "test"}
+    assert set(made.splits) == {"train", "validation", "test"}
+    assert sum(len(part) for part in made.splits.values()) == 200
     assert made.hash == data.load(rows).hash != data.load(rows, seed=1).hash
     carved = data.load({"train": rows[:100], "test": rows[100:]})
     assert len(carved.test) == 100 and len(carved.train) + len(carved.validation) == 100

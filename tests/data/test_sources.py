@@ -104,7 +104,7 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
         data.load("nobody/nothing-of-this-name")
     with pytest.raises(BadInput, match="cannot read rows from int"):
         data.load(7)
-    with pytest.raises(BadInput, match="rows:2 +a row must be a mapping"):
+    with pytest.raises(BadInput, match=r"rows:2 +a row must be a mapping"):
         data.load([ROWS[0], 7])
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="no data file"):

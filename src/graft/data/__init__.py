@@ -1,9 +1,9 @@
 """Data: any usual format and shape of rows, into splits and tasks, with nothing wrong let through.
 
-    data = graft.data.load("trec", allow=("leakage",))            # files -> rows in splits; reads no model
-    task = graft.data.fit(data, tokenizer, model.config)          # what the task learns from the training rows
-    data, report = graft.data.check(data, task, tokenizer)        # refuses what no training should start with
-    features = task.features(data.train, tokenizer, train=True)   # see graft/data/task.py
+data = graft.data.load("trec", allow=("leakage",))            # files -> rows in splits; reads no model
+task = graft.data.fit(data, tokenizer, model.config)          # what the task learns from the training rows
+data, report = graft.data.check(data, task, tokenizer)        # refuses what no training should start with
+features = task.features(data.train, tokenizer, train=True)   # see graft/data/task.py
 """
 
 import importlib

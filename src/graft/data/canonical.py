@@ -1,12 +1,12 @@
 """Rows of every kind in the one form that the tasks read. Each function takes a row and gives the cells to set.
 
-    classification, regression   text, text_pair?, label                  (labels: see labels.py)
-    tagging                      tokens: list of words, tags: list of names
-    question_answering           question, context, answers: [{"text", "answer_start"}]
-    multiple_choice              question, choices: list of texts, answer: index
-    generation                   prompt, completion, references: list of texts
-    chat                         messages: [{"role", "content"}], the last one the assistant's
-    language_modeling            text
+classification, regression   text, text_pair?, label                  (labels: see labels.py)
+tagging                      tokens: list of words, tags: list of names
+question_answering           question, context, answers: [{"text", "answer_start"}]
+multiple_choice              question, choices: list of texts, answer: index
+generation                   prompt, completion, references: list of texts
+chat                         messages: [{"role", "content"}], the last one the assistant's
+language_modeling            text
 """
 
 import json

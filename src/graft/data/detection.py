@@ -20,7 +20,6 @@ class Match:
         """The columns that this reading of the rows uses."""
         return frozenset(name for names in self.columns.values() for name in names)
 
-
     @property
     def own(self) -> int:
         """How many roles are found under graft's own name."""

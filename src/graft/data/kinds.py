@@ -43,9 +43,7 @@ COMPLETION = _pairs(
     "document summary", "article highlights", "article summary", "code description", "code docstring", "mr ref",
     "question sql", "instruction response", "query response", "inputs targets", "input target", "src tgt",
 )  # fmt: skip
-REFERENCES = _pairs(
-    "prompt references", "dialogue summaries", "mr refs", "document summaries", "article summaries"
-)
+REFERENCES = _pairs("prompt references", "dialogue summaries", "mr refs", "document summaries", "article summaries")
 CHOICE_COLUMNS = (
     "choice1 choice2", "choice0 choice1", "choice1 choice2 choice3 choice4", "choice0 choice1 choice2 choice3",
     "ending0 ending1", "ending0 ending1 ending2 ending3", "option1 option2", "answer1 answer2", "sol1 sol2",

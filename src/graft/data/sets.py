@@ -130,9 +130,7 @@ def _detect(
     return matches
 
 
-def _task(
-    tasks: tuple[str, ...], task: str | None, rows: dict[str, list[Row]], matches: dict[str, Match]
-) -> str:
+def _task(tasks: tuple[str, ...], task: str | None, rows: dict[str, list[Row]], matches: dict[str, Match]) -> str:
     if task is not None or tasks[0] != "classification":
         return task or tasks[0]
     column = next(iter(matches.values())).columns["label"][0]
@@ -193,9 +191,7 @@ def _read_as(kind: str, matches: dict[str, Match]) -> list[str]:
     return [f"read as {kind} ({', '.join(splits)}): {text}" for text, splits in texts.items()]
 
 
-def _split(
-    rows: dict[str, list[Row]], wanted: Fractions | str, seed: int
-) -> tuple[dict[str, list[Row]], list[str]]:
+def _split(rows: dict[str, list[Row]], wanted: Fractions | str, seed: int) -> tuple[dict[str, list[Row]], list[str]]:
     parts: dict[str, list[Row]] = {split: rows.get(split, []) for split in SPLITS}
     if isinstance(wanted, str):
         if list(rows) != [""]:

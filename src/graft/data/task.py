@@ -58,9 +58,7 @@ class Task(ABC):
 
     def features(self, rows: Sequence[Mapping[str, Any]], tokenizer: Any, train: bool = False) -> list[Features]:
         """The features of all rows, each with `item`. With `train`, what only prediction needs may be left out."""
-        return [
-            {**feature, "item": item} for item, row in enumerate(rows) for feature in self.windows(row, tokenizer)
-        ]
+        return [{**feature, "item": item} for item, row in enumerate(rows) for feature in self.windows(row, tokenizer)]
 
     def collate(self, features: Sequence[Features], tokenizer: Any) -> dict[str, Tensor]:
         """Features as tensors [B, T], padded to the longest on the tokenizer's side."""

@@ -43,22 +43,22 @@ def end_marker(tokenizer: Any, template: str) -> str:
 def assistant_spans(messages: Messages, text: str, tokenizer: Any, template: str) -> list[tuple[int, int]]:
     """For each turn of the assistant (start, end) in `text`: from where the model goes on, to after its end mark.
 
-    A turn that the template leaves out or rewrites is not among them.
+    The place is found by rendering the conversation again with a probe for the turn, so that the same words elsewhere
+    do not matter. A turn that the template leaves out, or on which the rest of the text depends, is not among them.
     """
     marker = end_marker(tokenizer, template)
     spans: list[tuple[int, int]] = []
-    cursor = 0
     for number, message in enumerate(messages):
-        content = message["content"].strip()
-        if message["role"] != "assistant" or not content:
+        if message["role"] != "assistant" or not message["content"].strip():
             continue
-        before = rendered(messages[:number], tokenizer, template, opened=True) if number else ""
-        opened = len(before) if number and text.startswith(before) else None
-        at = text.find(content, cursor if opened is None else opened)
-        if at < 0:
+        probed = [*messages[:number], {**message, "content": _PROBE}, *messages[number + 1 :]]
+        left, probe, right = rendered(probed, tokenizer, template).rpartition(_PROBE)
+        before = rendered(messages[:number], tokenizer, template, opened=True) if number else None
+        if before is None or not text.startswith(before):
+            before = left
+        end = len(text) - len(right)
+        found = probe and text.startswith(before) and text.endswith(right)
+        if not found or not text[len(before) : end].strip():
             continue
-        end = at + len(content)
-        end += len(marker) if text.startswith(marker, end) else 0
-        spans.append((at if opened is None else opened, end))
-        cursor = end
+        spans.append((len(before), end + len(marker) if text.startswith(marker, end) else end))
     return spans

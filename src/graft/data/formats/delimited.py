@@ -58,9 +58,7 @@ def _read(path: Path, content: bytes, delimiter: str, quoting: int) -> Table:
     return table
 
 
-def _records(
-    lines: list[str | None], delimiter: str, quoting: int
-) -> Iterator[tuple[int, int, list[str], str | None]]:
+def _records(lines: list[str | None], delimiter: str, quoting: int) -> Iterator[tuple[int, int, list[str], str | None]]:
     """Each record as (first line, last line, cells, problem)."""
     last = len(lines) - 1
     text = ((line or "") + ("\n" if number < last else "") for number, line in enumerate(lines))

@@ -59,12 +59,14 @@ class Chat(Task):
         messages = row["messages"]
         asked = messages[-1]["role"] != "assistant"
         text = rendered(messages, tokenizer, self.template, opened=asked)
+        spans = [] if asked else assistant_spans(messages, text, tokenizer, self.template)
+        # Nothing after the last answer's end mark is ever written by the model.
+        text = text[: spans[-1][1]] if spans else text
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
-        spans = [] if asked else assistant_spans(messages, text, tokenizer, self.template)
         labels = [
-            token if any(left <= start < right and end <= right for left, right in spans) else IGNORED
-            for token, (start, end) in zip(ids, offsets, strict=True)
+            token if any(left <= start < right for left, right in spans) else IGNORED
+            for token, (start, _) in zip(ids, offsets, strict=True)
         ]
         if spans and not end_marker(tokenizer, self.template):
             # A template that writes nothing after an answer: the end token says when to stop.
