@@ -7,9 +7,10 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests import cases, zoo
 from torch import Tensor, nn
 
+import cases
+import zoo
 from graft.attach import attach
 from graft.checkpoint import export, load
 from graft.method import Method

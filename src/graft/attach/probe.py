@@ -1,5 +1,6 @@
 """Does an adapter do anything? Asked after training and after loading; an adapter that does not is an error."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,13 +48,26 @@ def probe(model: nn.Module, name: str = "default", batch: Mapping[str, Tensor] |
 
 
 def sample(model: Any) -> dict[str, Tensor]:
-    """A small batch any text model takes. Raises BadInput for models that read something else."""
-    config, device = model.config, next(model.parameters()).device
-    if getattr(model, "main_input_name", "input_ids") != "input_ids":
-        raise BadInput(f"{type(model).__name__} reads {model.main_input_name}: pass a batch.")
-    vocabulary = config.get_text_config().vocab_size
-    ids = torch.arange(1, 9, device=device).remainder(vocabulary)[None]
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    """A small batch for a model of text, images or sound. Raises BadInput for models that read something else."""
+    config, name = model.config, getattr(model, "main_input_name", "input_ids")
+    device = next(model.parameters()).device
+    shape = {
+        "input_ids": lambda: (1, 0),
+        "pixel_values": lambda: (1, config.num_channels, config.image_size, config.image_size),
+        "input_values": lambda: (1, 4000),
+        "input_features": lambda: (1, config.num_mel_bins, 2 * config.max_source_positions),
+    }.get(name)
+    if shape is None:
+        raise BadInput(f"{type(model).__name__} reads {name}: pass a batch.")
+    inputs = {name: torch.arange(math.prod(shape()), device=device).float().sin().reshape(shape())}
+    text = config.get_text_config()
+    if name != "input_ids" and not config.is_encoder_decoder:
+        return inputs
+    # Some heads look for the token that ends a text.
+    end = text.eos_token_id if isinstance(text.eos_token_id, int) else 8
+    ids = torch.tensor([[*range(1, 8), end]], device=device).remainder(text.vocab_size)
+    if name == "input_ids":
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     return {**inputs, "decoder_input_ids": ids} if config.is_encoder_decoder else inputs
 
 

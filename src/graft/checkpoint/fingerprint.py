@@ -1,4 +1,4 @@
-"""Is this the base an adapter was made for? A fingerprint: the configuration, and type, shape and a sample of every tensor.
+"""Is this the base an adapter was made for? A fingerprint: configuration, and type, shape and sample of every tensor.
 
 The sample is a few entries at fixed places, so that fingerprinting a large model costs milliseconds, and values can be
 compared across number formats: each as closely as the coarser of the two formats allows.

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from graft.attach import Adapter, probe, require
 from graft.checkpoint import peft
 from graft.checkpoint.card import card
+from graft.checkpoint.comparison import compare
 from graft.checkpoint.difference import difference
 from graft.checkpoint.fingerprint import Fingerprint, fingerprint
 from graft.checkpoint.record import FILE, Record, versions
-from graft.checkpoint.safe import compare, inside, read_header, read_tensors
+from graft.checkpoint.safe import inside, read_header, read_tensors
 from graft.checkpoint.source import locate, native, weights
 from graft.checkpoint.stored import affordable, attaching, fill, stored
 from graft.checkpoint.tokenizers import save_tokenizer
@@ -71,12 +72,12 @@ def load(
     revision: str | None = None,
     batch: Mapping[str, Tensor] | None = None,
 ) -> Adapter:
-    """Attach the adapter in `folder` (or of a Hub id, at `revision`) to `model`, under `name` or the name it was saved by.
+    """Attach the adapter in `folder` (or of a Hub id, at `revision`) to `model`; `name`: instead of the one it has.
 
     Graft's own format and PEFT's are read; only safetensors, never a pickle. `force`: load onto a base that differs
-    from the one it was trained on; what it was measured to do no longer holds. `check`: run the adapter once and refuse it
-    with NotApplied when it changes nothing (`batch`: on these inputs). Raises BadInput for files that are not what they
-    claim and a base that differs, saying how; on any error the model is left as it was.
+    from the one it was trained on; what it was measured to do no longer holds. `check`: run the adapter once and refuse
+    it with NotApplied when it changes nothing (`batch`: on these inputs). Raises BadInput for files that are not what
+    they claim and a base that differs, saying how; on any error the model is left as it was.
     """
     place = locate(folder, revision)
     if not native(place):

@@ -61,7 +61,7 @@ class Record:
             wrote = data.get("versions")
             by = f" ({wrote['graft']!r:.40})" if isinstance(wrote, dict) and "graft" in wrote else ""
             raise BadInput(
-                f"{path}: schema {data.get('schema')!r:.40}, this graft reads {SCHEMA}. Use the graft that wrote it{by}."
+                f"{path}: schema {data.get('schema')!r:.40}, this graft reads {SCHEMA}. Use the one that wrote it{by}."
             )
         kinds = typing.get_type_hints(cls)
         unknown = sorted(data.keys() - kinds.keys())
@@ -77,7 +77,7 @@ class Record:
         return cls(**{**data, "sites": tuple(data["sites"])})
 
     def served(self, path: Path) -> Method:
-        """The method to attach. Raises BadInput for an unknown method, and hyperparameters unknown or of another type."""
+        """The method to attach. Raises BadInput for an unknown method, or hyperparameters unknown or mistyped."""
         return described(path, self.method)
 
 

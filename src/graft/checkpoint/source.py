@@ -38,7 +38,7 @@ def locate(folder: str | Path, revision: str | None = None) -> Path:
 
 
 def native(folder: Path) -> bool:
-    """Whether a folder holds a graft adapter; False for one of PEFT's. Raises BadInput for neither, saying what it holds."""
+    """Whether a folder holds a graft adapter; False for one of PEFT's. Raises BadInput for neither."""
     if inside(folder, "graft.json"):
         return True
     if inside(folder, "adapter_config.json"):

@@ -8,7 +8,7 @@ An encoder-decoder gets them in the encoder only. Starts from real words: a samp
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
@@ -81,6 +81,10 @@ class PromptTuning(Method):
         if self.init == "text":
             words = words * -(-self.tokens // len(words))
         return embedding(torch.cat((torch.tensor(words), sample))[: self.tokens])
+
+    def serving(self) -> Method:
+        # Whoever loads the tokens needs neither the words they began from nor a tokenizer.
+        return replace(self, init="uniform", text="")
 
     def count(self, sites: Sequence[Site]) -> int:
         return sum(self.tokens * site.outputs for site in sites[:1])

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from graft.anatomy import Anatomy, examine
 from graft.attach import Adapter, grafted, probe
+from graft.checkpoint.comparison import compare
 from graft.checkpoint.peft import heads, low_rank, rescaling, settings, virtual
 from graft.checkpoint.peft.form import TENSORS, Plan
-from graft.checkpoint.safe import Entry, compare, read_header, read_tensors
+from graft.checkpoint.safe import Entry, read_header, read_tensors
 from graft.checkpoint.source import weights
 from graft.checkpoint.stored import affordable, attaching, fill
 

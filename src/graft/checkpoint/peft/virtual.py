@@ -25,7 +25,7 @@ KEY = "prompt_embeddings"
 def written_prompt(adapter: Adapter, anatomy: Anatomy, method: PromptTuning) -> Written:
     """A prompt as PEFT keeps it. Raises Refused where PEFT's function would be another one."""
     if len(anatomy.stacks) == 1 and not anatomy.causal and method.variant == "paper":
-        raise Refused("PEFT pools an encoder at the first virtual token: PromptTuning(variant='hf') is that function.")
+        raise Refused("PEFT pools an encoder at its first virtual token: use PromptTuning(variant='hf').")
     part: Any = next(placed.part for placed in adapter.placed if not placed.head)
     prompt = part.P.detach()
     settings = _settings(adapter.model, anatomy, "PROMPT_TUNING", method.tokens)
