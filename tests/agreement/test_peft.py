@@ -20,6 +20,9 @@ from graft.methods.lora import LoRA
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.methods.prompt_tuning import PromptTuning
 
+# PEFT and transformers warn of each other's changes.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
 TASKS = {"llama": "lm", "gpt2": "lm", "t5": "lm", "bert": "classification"}
 NAMES = {"llama": "CAUSAL_LM", "gpt2": "CAUSAL_LM", "t5": "SEQ_2_SEQ_LM", "bert": "SEQ_CLS"}
 QV = {"llama": ["q_proj", "v_proj"], "gpt2": ["c_attn"], "t5": ["q", "v"], "bert": ["query", "value"]}
@@ -92,7 +95,6 @@ def step(model: nn.Module, parameters: list[nn.Parameter], batch: dict[str, Tens
 METHODS = ("lora", "rslora", "dora", "ia3", "prompt", "prefix")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("model_name", MODELS)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_checkpoint_of_peft_is_the_same_function_with_the_same_gradients(
@@ -119,7 +121,6 @@ def test_a_checkpoint_of_peft_is_the_same_function_with_the_same_gradients(
     close(logits(us, batch), logits(them, batch), 1e-4)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("model_name", MODELS)
 @pytest.mark.parametrize("method", (*METHODS, "projected"))
 def test_an_adapter_survives_the_way_to_peft_and_back(method: str, model_name: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from graft.errors import BadInput
 from graft.method import Method
 
 IN_PLACE = "base."
+SLACK = 2**18
 
 
 def stored(adapter: Adapter) -> dict[str, Tensor]:
@@ -52,10 +53,13 @@ def attaching(model: nn.Module, method: Method, name: str, head: bool) -> Iterat
 
 
 def affordable(path: Path, model: nn.Module, method: Method, header: Mapping[str, Entry]) -> None:
-    """Refuse a method that would need more numbers than its file holds, before it allocates any of them."""
+    """Refuse a method that needs far more numbers than its file holds, before it allocates any of them.
+
+    A file that lacks a few is told what it lacks, by name, once the adapter is there to compare it with.
+    """
     held = sum(_elements(entry.shape) for entry in header.values())
     needed = sum(_needed(model, method))
-    if needed > held:
+    if needed > 2 * held + SLACK:
         raise BadInput(
             f"{path} holds {held:,} numbers, the hyperparameters stated beside it need {needed:,}. Nothing was loaded."
         )

@@ -27,6 +27,9 @@ from graft.methods.lora import LoRA
 
 PAIR = re.compile(r"base_model\.model\.(.+)\.(lora_A\.weight|lora_B\.weight|lora_embedding_A|lora_embedding_B)")
 
+# PEFT keeps the base's own embedding too where it acts on one.
+KEPT = "base_layer.weight"
+
 
 def written(adapter: Adapter, anatomy: Anatomy, method: LoRA | DoRA) -> Written:
     """An adapter of low-rank pairs as PEFT keeps it. Raises Refused inside fused experts."""
@@ -110,6 +113,8 @@ def planned(anatomy: Anatomy, config: Mapping[str, Any], header: Mapping[str, En
         a, b = ("lora_A.weight", "lora_B.weight")
         if leaves[path].kind == "embedding":
             a, b = ("lora_embedding_A", "lora_embedding_B")
+            if (kept := f"{INSIDE}{path}.{KEPT}") in header:
+                expected[kept] = Entry(torch.float32, (leaves[path].inputs, leaves[path].outputs))
         expected[f"{INSIDE}{path}.{a}"] = Entry(torch.float32, (rank, leaves[path].inputs))
         expected[f"{INSIDE}{path}.{b}"] = Entry(torch.float32, (leaves[path].outputs, rank))
         if config.get("use_dora"):
@@ -136,6 +141,12 @@ def _values(adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
         if placed.head or placed.site is None:
             continue
         start = f"{INSIDE}{placed.site.path}."
+        if start + KEPT in tensors and not torch.equal(
+            tensors[start + KEPT].to(placed.site.weight), placed.site.weight
+        ):
+            raise Refused(
+                f"the checkpoint holds another {placed.site.path} than this base. Load the base it was made for."
+            )
         for name, theirs in (
             ("A", ("lora_A.weight", "lora_embedding_A")),
             ("B", ("lora_B.weight", "lora_embedding_B")),

@@ -25,7 +25,7 @@ KEY = "prompt_embeddings"
 def written_prompt(adapter: Adapter, anatomy: Anatomy, method: PromptTuning) -> Written:
     """A prompt as PEFT keeps it. Raises Refused where PEFT's function would be another one."""
     if len(anatomy.stacks) == 1 and not anatomy.causal and method.variant == "paper":
-        raise Refused("PEFT pools an encoder at its first virtual token: use PromptTuning(variant='hf').")
+        raise Refused("PEFT pools an encoder at a virtual token, as PromptTuning(variant='hf') does.")
     part: Any = next(placed.part for placed in adapter.placed if not placed.head)
     prompt = part.P.detach()
     settings = _settings(adapter.model, anatomy, "PROMPT_TUNING", method.tokens)
@@ -35,7 +35,7 @@ def written_prompt(adapter: Adapter, anatomy: Anatomy, method: PromptTuning) -> 
 
 
 def written_prefix(adapter: Adapter, anatomy: Anatomy, method: PrefixTuning) -> Written:
-    """A prefix as PEFT keeps it, computed where a network computes it. Raises Refused where PEFT has no place for it."""
+    """A prefix as PEFT keeps it, computed where a network makes it. Raises Refused where PEFT has no place for it."""
     sites = _attentions(anatomy)
     rows: Any = adapter.deployed()
     if len(anatomy.stacks) > 1:

@@ -1,0 +1,212 @@
+"""What PEFT's format can and cannot say: refusals that name the reason, and layouts other than the usual one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import cases
+import zoo
+from graft.attach import attach, grafted, merge
+from graft.checkpoint import export, load, save
+from graft.errors import BadInput, Refused
+from graft.method import Method
+from graft.methods.dora import DoRA
+from graft.methods.ia3 import IA3
+from graft.methods.lora import LoRA
+from graft.methods.prefix_tuning import PrefixTuning
+from graft.methods.prompt_tuning import PromptTuning
+
+# PEFT and transformers warn of each other's changes.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+
+def outputs(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return zoo.forward(model, batch)
+
+
+def there_and_back(model_name: str, task: str, method: Method, folder: Path, **changes: Any) -> None:
+    """Graft → PEFT itself → graft: three times the same outputs."""
+    model = zoo.tiny(model_name, task, **changes)
+    batch = zoo.batch(model)
+    cases.move(attach(model, method, "mine"))
+    want = outputs(model, batch)
+    export(model, "mine", folder / "peft")
+    them = peft.PeftModel.from_pretrained(zoo.tiny(model_name, task, **changes), folder / "peft").eval()
+    torch.testing.assert_close(outputs(them, batch), want, rtol=1e-5, atol=2e-5)
+    again = zoo.tiny(model_name, task, **changes)
+    load(again, folder / "peft")
+    torch.testing.assert_close(outputs(again, batch), want, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("model_name", "task", "method"),
+    [
+        ("gpt2", "lm", LoRA(rank=2, sites="q v o")),  # one rank on c_attn, another on c_proj
+        ("gpt2", "lm", LoRA(rank=2, alpha=3.0, rslora=True, sites="q k v o down")),
+        ("gpt2", "lm", DoRA(rank=2, sites="q v")),
+        ("gpt2", "lm", IA3(sites="k v down")),
+        ("gpt_neox", "lm", LoRA(rank=2, sites="q v")),  # q, k and v interleaved by head
+        ("gpt_neox", "lm", DoRA(rank=2, sites="k")),
+        ("phi3", "lm", LoRA(rank=2, sites="q v gate down")),
+        ("llama", "lm", LoRA(rank=2, sites="all-linear")),
+        ("llama", "lm", LoRA(rank=2, sites="q v @ 1")),
+        ("llama", "lm", LoRA(rank=2, sites="embed")),
+        ("t5", "lm", LoRA(rank=2, sites="cross: k v")),
+        ("t5", "lm", LoRA(rank=2, sites="decoder: q; encoder: up")),
+        ("roberta", "classification", LoRA(rank=2)),  # a head of two layers
+        ("bert", "tagging", IA3()),
+        ("bert", "answers", LoRA(rank=2)),
+        ("bert", "base", LoRA(rank=2)),
+        ("bert", "lm", LoRA(rank=2)),
+        ("bart", "lm", PrefixTuning(tokens=2, variant="hf")),
+        ("bart", "lm", PromptTuning(tokens=2)),
+        ("qwen3", "lm", PrefixTuning(tokens=2)),
+        ("llama", "classification", PrefixTuning(tokens=2)),
+    ],
+    ids=str,
+)
+def test_the_way_to_peft_and_back(model_name: str, task: str, method: Method, tmp_path: Path) -> None:
+    there_and_back(model_name, task, method, tmp_path)
+
+
+def test_ranks_and_alphas_by_module_are_read(tmp_path: Path) -> None:
+    config = peft.LoraConfig(
+        r=2,
+        lora_alpha=4,
+        target_modules=["q_proj", "v_proj"],
+        rank_pattern={"layers.1.self_attn.v_proj": 3},
+        alpha_pattern={"q_proj": 7},
+        layers_to_transform=[1],
+        init_lora_weights=False,
+    )
+    them = peft.get_peft_model(zoo.tiny("llama"), config).eval()
+    them.save_pretrained(tmp_path)
+    us = zoo.tiny("llama")
+    adapter = load(us, tmp_path)
+    batch = zoo.batch(us)
+    torch.testing.assert_close(outputs(us, batch), outputs(them, batch))
+    assert adapter.coverage == {"q": 1, "v": 1}
+
+
+def test_an_embedding_that_peft_keeps_too_must_be_the_base_s(tmp_path: Path) -> None:
+    config = peft.LoraConfig(r=2, target_modules=["embed_tokens"], init_lora_weights=False)
+    them = peft.get_peft_model(zoo.tiny("llama"), config).eval()
+    them.save_pretrained(tmp_path)
+    us = zoo.tiny("llama")
+    load(us, tmp_path)
+    batch = zoo.batch(us)
+    torch.testing.assert_close(outputs(us, batch), outputs(them, batch))
+    with pytest.raises(Refused, match="another model.embed_tokens"):
+        load(zoo.tiny("llama", seed=1), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model_name", "method", "said"),
+    [
+        ("llama", "houlsby", "no Houlsby"),
+        ("llama", "bitfit", "no BitFit"),
+        ("llama", "top_layers", "no TopLayers"),
+        ("llama", "mam", "one method in an adapter"),
+        ("llama", "lora+prefix_tuning", r"LoRA \+ PrefixTuning"),
+        ("t5", "prefix_tuning", "decoder self-attention only"),
+        ("bert", "prompt_tuning", "variant='hf'"),
+        ("albert", "prefix_tuning", "one attention to a layer"),
+    ],
+)
+def test_what_peft_cannot_express_is_refused_with_the_reason(
+    model_name: str, method: str, said: str, tmp_path: Path
+) -> None:
+    model = zoo.tiny(model_name)
+    cases.grafted(model, method, "mine")
+    with pytest.raises(Refused, match=said):
+        export(model, "mine", tmp_path / "peft")
+    assert not list(tmp_path.iterdir())
+    save(model, "mine", tmp_path / "native")
+    assert not (tmp_path / "native" / "adapter_config.json").exists()
+    assert "Not in Hugging Face PEFT's format" in (tmp_path / "native" / "README.md").read_text()
+
+
+def test_other_refusals_on_export(tmp_path: Path) -> None:
+    model = zoo.tiny("llama")
+    cases.grafted(model, "lora", "mine")
+    merge(model, "mine")
+    with pytest.raises(Refused, match="Unmerge"):
+        export(model, "mine", tmp_path / "peft")
+    model = zoo.tiny("mixtral")
+    cases.move(attach(model, LoRA(rank=2, sites="down"), "mine"))
+    with pytest.raises(Refused, match="fused experts"):
+        export(model, "mine", tmp_path / "peft")
+    model = zoo.tiny("llama")
+    cases.move(attach(model, PrefixTuning(tokens=2, sites="attention @ 1"), "mine"))
+    with pytest.raises(Refused, match="every layer"):
+        export(model, "mine", tmp_path / "peft")
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft" / "mine.txt").write_text("mine")
+    with pytest.raises(BadInput, match="other things"):
+        export(model, "mine", tmp_path / "peft")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"peft_type": "VERA"}, "VERA"),
+        ({"bias": "all"}, "bias='all'"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"init_lora_weights": "pissa"}, "changes the base"),
+        ({"trainable_token_indices": [1]}, "trainable_token_indices"),
+        ({"layer_replication": [[0, 2]]}, "layer_replication"),
+        ({"target_parameters": ["mlp.experts"]}, "target_parameters"),
+        ({"use_future_thing": "yes"}, "use_future_thing='yes'"),
+        ({"alpha_pattern": {".*q_proj": 3}}, "not patterns"),
+        ({"rank_pattern": [3]}, "rank_pattern"),
+        ({"r": "3"}, "rank '3'"),
+        ({"r": 2}, "of another shape"),
+        ({"r": 10**9}, "need"),
+        ({"lora_alpha": None}, "alpha None"),
+        ({"target_modules": ["q_proj"]}, "not expected"),
+        ({"target_modules": ["q_proj", "v_proj", "k_proj"]}, "missing"),
+        ({"target_modules": ["nothing"]}, "none of the modules"),
+        ({"target_modules": 3}, "target_modules"),
+        ({"lora_dropout": 3}, "lora_dropout"),
+    ],
+)
+def test_a_checkpoint_that_means_something_else_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    model = zoo.tiny("llama")
+    cases.grafted(model, "lora", "mine")
+    export(model, "mine", tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    fresh = zoo.tiny("llama")
+    with pytest.raises((Refused, BadInput), match=said):
+        load(fresh, tmp_path)
+    assert grafted(fresh) is None
+
+
+def test_targets_by_pattern_are_taken_from_the_tensors(tmp_path: Path) -> None:
+    model = zoo.tiny("llama")
+    cases.grafted(model, "lora", "mine")
+    export(model, "mine", tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_modules": r".*\.(q|v)_proj"}))
+    fresh = zoo.tiny("llama")
+    load(fresh, tmp_path)
+    assert torch.equal(outputs(fresh, zoo.batch(fresh)), outputs(model, zoo.batch(model)))
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    tensors["base_model.model.elsewhere.lora_A.weight"] = torch.zeros(3, 32)
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(BadInput, match="not expected"):
+        load(zoo.tiny("llama"), tmp_path)
+
+
+def test_vectors_on_the_other_side_are_refused(tmp_path: Path) -> None:
+    them = peft.get_peft_model(zoo.tiny("llama"), peft.IA3Config(target_modules=["o_proj"], feedforward_modules=[]))
+    them.save_pretrained(tmp_path)
+    with pytest.raises(Refused, match="other side"):
+        load(zoo.tiny("llama"), tmp_path)
