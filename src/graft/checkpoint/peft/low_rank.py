@@ -141,12 +141,9 @@ def _values(adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
         if placed.head or placed.site is None:
             continue
         start = f"{INSIDE}{placed.site.path}."
-        if start + KEPT in tensors and not torch.equal(
-            tensors[start + KEPT].to(placed.site.weight), placed.site.weight
-        ):
-            raise Refused(
-                f"the checkpoint holds another {placed.site.path} than this base. Load the base it was made for."
-            )
+        kept, here = tensors.get(start + KEPT), placed.site.weight
+        if kept is not None and not torch.equal(kept.to(here), here):
+            raise Refused(f"the checkpoint holds another {placed.site.path} than this base. Load the base it is for.")
         for name, theirs in (
             ("A", ("lora_A.weight", "lora_embedding_A")),
             ("B", ("lora_B.weight", "lora_embedding_B")),
