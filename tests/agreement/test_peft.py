@@ -75,9 +75,11 @@ def moved(parameters: Any) -> None:
 
 
 def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Logits at real tokens: PEFT gives those at virtual tokens too."""
+    """Logits at real tokens: PEFT gives those at virtual tokens too, and padding may do as it likes."""
     found = model(**batch).logits
-    return found[:, -batch["input_ids"].shape[1] :] if found.dim() == 3 and "decoder_input_ids" not in batch else found
+    if found.dim() < 3 or "decoder_input_ids" in batch:
+        return found
+    return found[:, -batch["input_ids"].shape[1] :][batch["attention_mask"].bool()]
 
 
 def close(a: Tensor, b: Tensor, bound: float = 1e-5) -> None:

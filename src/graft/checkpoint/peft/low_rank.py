@@ -53,7 +53,7 @@ def written(adapter: Adapter, anatomy: Anatomy, method: LoRA | DoRA) -> Written:
         "use_rslora": stable,
         "use_dora": isinstance(method, DoRA),
         "target_modules": compact(anatomy, list(groups)),
-        "fan_in_fan_out": all(leaves[path].transposed for path in groups),
+        "fan_in_fan_out": all(leaves[path].transposed and leaves[path].kind == "linear" for path in groups),
         "rank_pattern": {path: method.rank * k for path, k in times.items() if k != usual},
         "alpha_pattern": {path: alpha[k] for path, k in times.items() if k != usual},
         "bias": "none",
@@ -141,7 +141,7 @@ def _values(adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
         if placed.head or placed.site is None:
             continue
         start = f"{INSIDE}{placed.site.path}."
-        kept, here = tensors.get(start + KEPT), placed.site.weight
+        kept, here = tensors.get(start + KEPT), getattr(placed.site.module, placed.site.parameter)
         if kept is not None and not torch.equal(kept.to(here), here):
             raise Refused(f"the checkpoint holds another {placed.site.path} than this base. Load the base it is for.")
         for name, theirs in (
