@@ -9,9 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from graft import bases, checkpoint
 from graft.anatomy.skeletons import configuration
+from graft.checkpoint.source import native
 from graft.data.padding import prepare_padding
-from graft.data.task import Task
+from graft.data.task import Task, checked_head
 from graft.errors import BadInput, Refused
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -45,7 +47,7 @@ def find_base(model: str | Path, trust_remote_code: bool = False) -> Source:
     trust_remote_code: run the code that comes with the model, if any. Raises BadInput where there is no model or no
     tokenizer, Refused for a model with code of its own that was not trusted.
     """
-    place = str(model)
+    place = str(bases.path(str(model)) if str(model) in bases.names() else model)
     config = _trusted(place) if trust_remote_code else configuration(place)
     from transformers import AutoTokenizer
 
@@ -56,36 +58,57 @@ def find_base(model: str | Path, trust_remote_code: bool = False) -> Source:
     return Source(str(model), place, config, tokenizer, trust_remote_code)
 
 
-def load_base(
-    source: Source, task: Task, *, dtype: Precision = "auto", device: str = "auto", seed: int = 0
-) -> Base:
+def load_base(source: Source, task: Task, *, dtype: Precision = "auto", device: str = "auto", seed: int = 0) -> Base:
     """The model for a task, on a device, in evaluation mode.
 
     dtype: "auto" is bf16 on a GPU that has it, else fp32. device: "auto" is a GPU where there is one. seed: of tensors
     that the checkpoint lacks, such as a new head. Raises BadInput for a device that is not here or weights that do not
     load, Refused where transformers has no such head for this model.
     """
-    import transformers
-
-    target = chosen_device(device)
-    kind = getattr(transformers, task.auto(source.config))
-    torch.manual_seed(seed)
-    with _quietly():
-        try:
-            model, report = kind.from_pretrained(
-                source.place, dtype=torch.bfloat16 if in_bf16(dtype, target) else torch.float32,
-                trust_remote_code=source.trust_remote_code, use_safetensors=True, output_loading_info=True,
-                ignore_mismatched_sizes=True, **task.model_options(),
-            )  # fmt: skip
-        except (OSError, ValueError, RuntimeError) as error:
-            raise BadInput(f"{source.given}: the weights do not load. {str(error).strip().splitlines()[0]}") from error
+    model, report = _read(source, task.auto(source.config), dtype, device, seed, task.model_options())
     resized = [entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"]]
     fresh = tuple(sorted({*report["missing_keys"], *resized}))
     notes = [note] if (note := prepare_padding(source.tokenizer, model)) else []
     if fresh:
         shown = ", ".join(fresh[:4]) + (f" and {len(fresh) - 4} more" if len(fresh) > 4 else "")
         notes.append(f"{source.given} has no weights for {shown}: they start at random (seed {seed})")
-    return Base(model.to(target).eval(), source.tokenizer, fresh, tuple(notes))
+    return Base(model, source.tokenizer, fresh, tuple(notes))
+
+
+def load_generator(source: Source, *, dtype: Precision = "auto", device: str = "auto") -> nn.Module:
+    """The base as a model that writes text, whatever the task. Raises Refused for a model that cannot."""
+    kind = "AutoModelForSeq2SeqLM" if source.config.is_encoder_decoder else "AutoModelForCausalLM"
+    model, report = _read(source, checked_head(kind, source.config, "generate"), dtype, device, 0, {})
+    if report["missing_keys"]:
+        raise Refused(f"{source.given} has no language model's head ({sorted(report['missing_keys'])[0]} is missing).")
+    prepare_padding(source.tokenizer, model)
+    return model
+
+
+def _read(
+    source: Source, auto: str, dtype: Precision, device: str, seed: int, options: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The model by an Auto class, on the device, in evaluation mode, and transformers' report of what was missing."""
+    import transformers
+
+    target = chosen_device(device)
+    torch.manual_seed(seed)
+    with _quietly():
+        try:
+            model, report = getattr(transformers, auto).from_pretrained(
+                source.place, dtype=torch.bfloat16 if in_bf16(dtype, target) else torch.float32,
+                trust_remote_code=source.trust_remote_code, use_safetensors=True, output_loading_info=True,
+                ignore_mismatched_sizes=True, **options,
+            )  # fmt: skip
+        except (OSError, ValueError, RuntimeError) as error:
+            raise BadInput(f"{source.given}: the weights do not load. {str(error).strip().splitlines()[0]}") from error
+    return model.to(target).eval(), report
+
+
+def kept_with(adapter: str | Path) -> dict[str, Any]:
+    """What `graft tune` kept with an adapter (task, data, seed, scores); nothing for one in PEFT's format."""
+    place = checkpoint.locate(adapter)
+    return dict(checkpoint.read(place).extra) if native(place) else {}
 
 
 def in_bf16(dtype: Precision, device: torch.device) -> bool:
@@ -99,7 +122,9 @@ def in_bf16(dtype: Precision, device: torch.device) -> bool:
 def chosen_device(name: str) -> torch.device:
     """The device called `name`; "auto" is a GPU where there is one. Raises BadInput for one that is not here."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -79,7 +79,9 @@ class Peak:
             self.kind = "resident" if _reset() else "resident, since the process began"
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bytes = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else _highest()
 
 

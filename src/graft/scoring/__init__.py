@@ -1,9 +1,9 @@
 """Scoring: a model on rows of data, one record per row; two models on the same rows, as differences with intervals.
 
-    base = score(model, tokenizer, task, rows)
-    with graft.use(model, "name"):
-        tuned = score(model, tokenizer, task, rows)
-    outcome(task.metrics, base, tuned).verdict
+base = score(model, tokenizer, task, rows)
+with graft.use(model, "name"):
+    tuned = score(model, tokenizer, task, rows)
+outcome(task.metrics, base, tuned).verdict
 """
 
 from graft.scoring.forgetting import forgetting, not_for
@@ -11,9 +11,9 @@ from graft.scoring.items import write_items
 from graft.scoring.majority import majority
 from graft.scoring.outcome import Outcome, outcome
 from graft.scoring.score import length, score
-from graft.scoring.table import show_outcome, show_samples
+from graft.scoring.table import show_outcome, show_samples, show_scores
 
 __all__ = [
     "Outcome", "forgetting", "length", "majority", "not_for", "outcome", "score", "show_outcome", "show_samples",
-    "write_items",
+    "show_scores", "write_items",
 ]  # fmt: skip

@@ -18,7 +18,9 @@ ROWS = 100  # rows that are scored, spread evenly over the text
 LENGTH = 512  # tokens of a window at most
 
 
-def forgetting(model: nn.Module, tokenizer: Any, name: str, text: str | Path, *, batch: int = 8, show: bool = False) -> Outcome:
+def forgetting(
+    model: nn.Module, tokenizer: Any, name: str, text: str | Path, *, batch: int = 8, show: bool = False
+) -> Outcome:
     """Compare the loss per token of the base and of adapter `name` on general text.
 
     text: a .txt file, or anything `graft.data.load` reads as rows of `text`. Raises Refused for a model that does not
@@ -28,8 +30,8 @@ def forgetting(model: nn.Module, tokenizer: Any, name: str, text: str | Path, *,
         raise Refused(why)
     rows = _rows(text)
     kind = find("language_modeling")
-    limit = min(LENGTH, kind.fit(rows, tokenizer, model.config).max_length)  # type: ignore[attr-defined]
-    task = kind.fit(rows, tokenizer, model.config, limit)  # type: ignore[attr-defined]
+    limit = min(LENGTH, kind.fit(rows, tokenizer, model.config).max_length)
+    task = kind.fit(rows, tokenizer, model.config, limit)
     found = []
     for which in (None, name):
         with use(model, which):

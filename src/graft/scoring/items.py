@@ -13,8 +13,11 @@ from graft.files import writing
 def write_items(
     target: str | Path, systems: Mapping[str, Sequence[Record]], where: Sequence[str], names: Sequence[str]
 ) -> None:
-    """Write the records of several systems on the same rows, side by side; a column `SYSTEM_output` and, for each metric
-    in `names` that has a score per item, `SYSTEM_METRIC`. What is no text is written as JSON. `where`: origin by item."""
+    """Write the records of several systems on the same rows, side by side.
+
+    There is a column `SYSTEM_output` and, for each metric in `names` with a score per item, `SYSTEM_METRIC`. What is no
+    text is written as JSON. `where`: the origin of each row, by item.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

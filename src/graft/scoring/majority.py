@@ -7,7 +7,9 @@ from typing import Any
 from graft.data.task import Record, Task
 
 
-def majority(task: Task, train: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> tuple[str, list[Record]] | None:
+def majority(
+    task: Task, train: Sequence[Mapping[str, Any]], records: Sequence[Record]
+) -> tuple[str, list[Record]] | None:
     """The most frequent label of the training rows and the records of always giving it; None for tasks without labels.
 
     `records`: those of any system on the rows to score, for their items and references.

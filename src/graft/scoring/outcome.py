@@ -43,7 +43,13 @@ class Outcome:
                     "improved": len(comparison.flips.improved), "worsened": len(comparison.flips.worsened),
                     "unchanged": comparison.flips.unchanged,
                 }  # fmt: skip
-        return {"base": self.base, "other": self.other, "helped": self.helped, "verdict": self.verdict, "metrics": found}
+        return {
+            "base": self.base,
+            "other": self.other,
+            "helped": self.helped,
+            "verdict": self.verdict,
+            "metrics": found,
+        }
 
 
 def outcome(

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from graft.data.task import Record, Task
+from graft.data.task import Features, Record, Task
 from graft.errors import BadInput
 from graft.memory import Portions
 from graft.scoring.progress import Bar
@@ -33,7 +33,11 @@ def score(
     found: list[Record] = []
     with Bar(title, show) as bar:
         portions = Portions(batch)
-        for records in portions.each(features, lambda part: task.predict(model, task.collate(part, tokenizer), tokenizer)):
+
+        def predict(part: Sequence[Features]) -> list[Record]:
+            return task.predict(model, task.collate(part, tokenizer), tokenizer)
+
+        for records in portions.each(features, predict):
             found += records
             bar.update(len(found) / len(features), f"{len(found):,} of {len(features):,}")
     return [

@@ -1,6 +1,6 @@
 """Results as a person reads them: one table of metrics, the verdict, and samples side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graft import metrics
@@ -16,14 +16,28 @@ def show_outcome(console: "Console", found: Outcome) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2), header_style="bold")
+    table = Table(box=None, padding=(0, 1), header_style="bold")
     for title in ("", found.base, found.other, "difference", "95 % interval", "p", "flips"):
-        table.add_column(title, justify="left" if not title else "right")
+        table.add_column(title, justify="left" if not title else "right", no_wrap=bool(title))
     for comparison in found.comparisons.values():
         table.add_row(*(Text(cell) for cell in _cells(comparison)))
     console.print(table)
     style = {"better": "green", "worse": "red"}.get(found.headline.outcome, "yellow")
     console.print(Text(found.verdict, style), soft_wrap=True)
+
+
+def show_scores(console: "Console", scores: Mapping[str, Interval]) -> None:
+    """Print the scores of one system with their 95 % intervals."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    for title in ("", "score", "95 % interval"):
+        table.add_column(title, justify="left" if not title else "right")
+    for name, found in scores.items():
+        digits = 1 if metrics.get(name).unit == "%" else 3
+        table.add_row(*(Text(cell) for cell in (_title(name), _number(found.value, digits), _interval(found, digits))))
+    console.print(table)
 
 
 def show_samples(console: "Console", samples: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
@@ -33,21 +47,25 @@ def show_samples(console: "Console", samples: Sequence[dict[str, Any]], names: S
 
     for sample in samples:
         grid = Table.grid(padding=(0, 2))
-        for name in ("input", "reference", *names):
+        told = ("reference",) if sample["reference"] is not None else ()
+        for name in ("input", *told, *names):
             grid.add_row(Text(name, "bold"), Text(_short(sample[name])))
         console.print(grid, "", sep="\n")
 
 
 def _cells(comparison: Comparison) -> list[str]:
     metric = metrics.get(comparison.metric)
-    unit = "" if metric.unit == "%" else f" ({metric.unit})"
-    low = "" if metric.higher_is_better else " ↓"
     difference, flips = comparison.difference, comparison.flips
     digits = 1 if metric.unit == "%" else 3
     numbers = [_number(each.value, digits) for each in (comparison.base, comparison.other, difference)]
     moved = f"+{len(flips.improved)} −{len(flips.worsened)}" if flips is not None else ""
     p = "" if comparison.p != comparison.p else f"{comparison.p:.4f}"
-    return [f"{metric.title}{unit}{low}", *numbers, _interval(difference, digits), p, moved]
+    return [_title(comparison.metric), *numbers, _interval(difference, digits), p, moved]
+
+
+def _title(name: str) -> str:
+    metric = metrics.get(name)
+    return metric.title + ("" if metric.higher_is_better else " ↓")
 
 
 def _interval(interval: Interval, digits: int) -> str:

@@ -43,4 +43,3 @@ class Order(Sampler[int]):
         rest = [group for group in groups if len(group) < self.batch]
         shuffled = [whole[at] for at in torch.randperm(len(whole), generator=generator).tolist()]
         yield from torch.cat([*shuffled, *rest]).tolist()
-

@@ -20,7 +20,7 @@ from graft.training import space
 from graft.training.resume import checkpoints
 
 RECIPE, ADAPTER, ITEMS, CHECKPOINTS = "recipe.yaml", "adapter", "items.parquet", "checkpoints"
-NOT_KEPT = ("resume", "dry_run", "show_mask", "method")  # options of one call, not of the run; the method is written apart
+NOT_KEPT = ("resume", "dry_run", "show_mask", "method")  # of one call, not of the run; the method is written apart
 
 
 def opened(folder: Path, resume: bool) -> Path | None:

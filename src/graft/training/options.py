@@ -38,7 +38,9 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         wrong = [f"{name} must be above 0, got {getattr(self, name)}" for name in _ABOVE if _at_most_zero(self, name)]
-        wrong += [f"{name} must not be negative, got {getattr(self, name)}" for name in _NOT_BELOW if getattr(self, name) < 0]
+        wrong += [
+            f"{name} must not be negative, got {getattr(self, name)}" for name in _FROM if getattr(self, name) < 0
+        ]
         if not 0 <= self.warmup < 1:
             wrong.append(f"warmup is a share of the run, at least 0 and below 1, got {self.warmup}")
         if isinstance(self.accumulate, int) and self.accumulate > self.batch:
@@ -50,7 +52,7 @@ class TrainingOptions:
 
 
 _ABOVE = ("epochs", "steps", "seconds", "batch", "accumulate", "lr", "clip", "checks")
-_NOT_BELOW = ("weight_decay", "patience", "seed")
+_FROM = ("weight_decay", "patience", "seed")
 
 
 def _at_most_zero(options: TrainingOptions, name: str) -> bool:

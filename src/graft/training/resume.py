@@ -32,7 +32,7 @@ COMPLETE = "complete.json"
 
 
 def tensors_of(adapter: Adapter) -> dict[str, Tensor]:
-    """Everything of an adapter that training changes, by name: parts with their buffers, and tensors trained in place."""
+    """Everything of an adapter that training changes, by name: parts with buffers, and tensors trained in place."""
     found = {
         f"{placed.key}.{name}": tensor
         for placed in adapter.placed
@@ -52,7 +52,8 @@ def put(adapter: Adapter, tensors: Mapping[str, Tensor], source: str) -> None:
     if tensors.keys() != own.keys():
         raise BadInput(f"{source} holds other tensors than this adapter: {sorted(tensors.keys() ^ own.keys())[:5]}.")
     if wrong := [name for name in own if own[name].shape != tensors[name].shape]:
-        raise BadInput(f"{source}: {wrong[0]} has shape {tuple(tensors[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)}.")
+        seen, expected = tuple(tensors[wrong[0]].shape), tuple(own[wrong[0]].shape)
+        raise BadInput(f"{source}: {wrong[0]} has shape {seen}, not {expected}.")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
@@ -152,8 +153,8 @@ def _save_random(folder: Path) -> None:
     if torch.cuda.is_available():
         tensors |= {f"cuda.{number}": state for number, state in enumerate(torch.cuda.get_rng_state_all())}
     save_file(tensors, folder / "random.safetensors")
-    kind, keys, position, has_gauss, cached = np.random.get_state()
-    plain = {"python": random.getstate(), "numpy": [kind, keys.tolist(), position, has_gauss, cached]}
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    plain = {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, cached]}
     (folder / "random.json").write_text(json.dumps(plain), "utf-8")
 
 

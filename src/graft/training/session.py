@@ -1,4 +1,4 @@
-"""From the options of `graft tune` to a run: data and base loaded and checked, the adapter attached, the folder opened."""
+"""From the options of `graft tune` to a run: data and base loaded and checked, the adapter attached."""
 
 import random
 import shlex
@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graft.data import load
-from graft.data.fitting import fit as fit_task
-from graft.data.gate import check
-from graft.data.mask import show_mask
-from graft.data.rows import Row
+from graft.data import Row, check, load, show_mask
+from graft.data import fit as fit_task
 from graft.errors import BadInput
 from graft.loading import chosen_device, find_base, in_bf16, load_base
 from graft.method import Method, describe
@@ -32,17 +29,21 @@ class Session:
         self.training = _training(options)
         self.folder = options.folder or Path("runs") / options.name
         self.resume_from = None if options.dry_run else runs.opened(self.folder, options.resume)
-        data = load(options.data, options.columns, options.task, options.template, options.splits, options.seed, options.allow)
+        data = load(
+            options.data, options.columns, options.task, options.template, options.splits, options.seed, options.allow
+        )  # fmt: skip
         source = find_base(options.model, options.trust_remote_code)
         task = fit_task(data, source.tokenizer, source.config, options.length)
+        origin = {"source": options.data, "sha256": data.hash, "splits": list(options.splits), "seed": options.seed}
         data, report = check(data, task, source.tokenizer, options.allow)
         if not data.train or not (data.validation or data.test):
-            raise BadInput(f"{options.data}: tuning needs train rows, and validation or test rows. It has {', '.join(data.splits)}.")
+            has = ", ".join(data.splits)
+            raise BadInput(f"{options.data}: tuning needs train rows, and validation or test rows. It has {has}.")
         base = load_base(source, task, dtype=self._dtype(), device=options.device, seed=options.seed)
         self.notes = [*data.notes, *report.lines()[1:], *base.notes]
         self.study = Study(
             base.model, base.tokenizer, task, data.train, _some(data.validation, options.validation_rows, options.seed),
-            _some(data.test, options.test_rows, options.seed), base.fresh, {"source": options.data, "sha256": data.hash},
+            _some(data.test, options.test_rows, options.seed), base.fresh, origin,
         )  # fmt: skip
         self.adapter = prepared(base.model, self.method, options.name, base.tokenizer, options.seed)
         self.notes += self.adapter.remarks

@@ -27,6 +27,6 @@ def check_room(folder: Path, adapter: Adapter) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise BadInput(
-            f"{folder}: {free / 2**20:,.0f} MiB are free and the run needs up to {needed / 2**20:,.0f} MiB for checkpoints "
-            "and the adapter. Free some space, or choose a --folder on another disk."
+            f"{folder}: {free / 2**20:,.0f} MiB are free and the run needs up to {needed / 2**20:,.0f} MiB for "
+            "checkpoints and the adapter. Free some space, or choose a --folder on another disk."
         )

@@ -54,8 +54,8 @@ class GraftTrainer(Trainer):
         where: Sequence[str],
         folder: Path | None,
     ) -> None:
-        super().__init__(model, arguments, data_collator=_as_they_are, train_dataset=train)  # type: ignore[arg-type]
-        self.adapter, self.task, self.tokenizer = adapter, task, tokenizer
+        super().__init__(model, arguments, data_collator=_as_they_are, train_dataset=train)
+        self.grafted, self.adapter, self.task, self.tokenizer = model, adapter, task, tokenizer
         self.validation, self.options, self.pace = validation, options, pace
         self.portions, self.where, self.folder = Portions(rows_at_once), where, folder
         self.best: dict[str, Tensor] | None = None
@@ -97,7 +97,7 @@ class GraftTrainer(Trainer):
             alone = nullcontext() if number == len(parts) - 1 else self.accelerator.no_sync(model)
             with alone:
                 with self._autocast():
-                    loss = self.compute_loss(model, to_device(batch, self.model)) * (count / total)
+                    loss = self.mean_loss(batch, model) * (count / total)
                 self.accelerator.backward(loss)
             result += loss.detach()
             self.pace.tokens += int(batch["attention_mask"].sum())
@@ -126,7 +126,7 @@ class GraftTrainer(Trainer):
         named = [self.where[f["item"]] if f["item"] < len(self.where) else f"row {f['item']}" for f in bad or features]
         shown = ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if len(named) > SHOWN else "")
         if broken:
-            why = f"{len(broken)} trained tensors, {broken[0]} first, are not finite: the run diverged. The step's rows: {shown}"
+            why = f"{len(broken)} trained tensors ({broken[0]}) are not finite: it diverged. The step's rows: {shown}"
         elif bad:
             why = f"these rows give it by themselves: {shown}"
         else:
@@ -137,7 +137,9 @@ class GraftTrainer(Trainer):
         )
 
     # For Trainer.evaluate and its evaluation_loop, which gather logits; what is needed is one number.
-    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """The loss on the validation rows, per trained token (or row); remembers the tensors at its best."""
         sums = list(self.portions.each(sorted(self.validation, key=length, reverse=True), self._mean_loss))
         loss = sum(mean * count for mean, count in sums) / sum(count for _, count in sums)
@@ -155,9 +157,15 @@ class GraftTrainer(Trainer):
 
     def _mean_loss(self, features: Sequence[Features]) -> tuple[float, int]:
         batch = self.task.inputs(self.task.collate(features, self.tokenizer))
-        with inference(self.model), self._autocast():
-            loss = self.compute_loss(self.model, to_device(batch, self.model))
+        with inference(self.grafted), self._autocast():
+            loss = self.mean_loss(batch, self.grafted)
         return float(loss), self._count(batch)
+
+    def mean_loss(self, batch: dict[str, Tensor], model: nn.Module) -> Tensor:
+        """The model's own loss of a batch. `model` may be wrapped, as for several processes."""
+        loss = self.compute_loss(model, to_device(batch, self.grafted))
+        assert isinstance(loss, Tensor)
+        return loss
 
     # For Trainer.create_optimizer, which sorts all parameters by name into two groups.
     def create_optimizer(self, model: Any = None) -> Any:
@@ -170,7 +178,7 @@ class GraftTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule over the run's steps or seconds."""
         if self.lr_scheduler is None:
-            self.lr_scheduler = scheduler(optimizer or self.optimizer, self.options, self.pace.share)
+            self.lr_scheduler = scheduler(optimizer or self.create_optimizer(), self.options, self.pace.share)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 

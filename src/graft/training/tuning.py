@@ -20,7 +20,7 @@ from graft.data.task import Record, Task
 from graft.method import Method
 from graft.scoring import Outcome, forgetting, majority, not_for, outcome, score, write_items
 from graft.training import folder as runs
-from graft.training.fit import Fit, fit
+from graft.training.loop import Fit, fit
 from graft.training.options import TrainingOptions
 
 SAMPLES = 3
@@ -28,7 +28,7 @@ SAMPLES = 3
 
 @dataclass(frozen=True)
 class Study:
-    """What a run works on. `fresh`: tensors of the base that start at random; `source`: where the rows came from, its hash."""
+    """What a run works on. `fresh`: tensors of the base that start at random; `source`: where the rows came from."""
 
     model: nn.Module
     tokenizer: Any
@@ -74,7 +74,7 @@ def tune(
     """
     model, tokenizer, task, name = study.model, study.tokenizer, study.task, adapter.name
     scored = study.test or study.validation
-    notes = [] if study.test else ["there are no test rows: scored on the validation rows, which also chose the best step"]
+    notes = [] if study.test else ["there are no test rows: scored on the validation rows, which chose the best step"]
     with use(model, None):
         before = score(model, tokenizer, task, scored, title="scoring the base", show=show)
     train = task.features(study.train, tokenizer, train=True)
@@ -139,7 +139,7 @@ def _extra(
     """What is kept with the adapter: enough to evaluate it again and to know where it came from."""
     return {
         "task": study.task.as_dict(),
-        "data": {**study.source, "train": len(study.train), "validation": len(study.validation), "test": len(study.test)},
+        "data": {**study.source, "rows": [len(study.train), len(study.validation), len(study.test)]},
         "training": {**asdict(options), "report_to": list(options.report_to), "steps_done": fitted.steps,
                      "best_step": fitted.best_step, "tokens": fitted.tokens, "seconds_spent": round(fitted.seconds, 1)},
         "seed": options.seed,
@@ -154,7 +154,8 @@ def _samples(before: Sequence[Record], after: Sequence[Record], seed: int) -> li
     return [
         {
             "input": before[at]["input"],
-            "reference": before[at]["reference"],
+            # A language model's text is its own reference.
+            "reference": before[at]["reference"] if "output" in before[at] else None,
             "base": _given(before[at]),
             "adapter": _given(after[at]),
         }

@@ -1,4 +1,4 @@
-"""What happens around every optimizer step: the methods' moments, the time, checks, the log, and questions of health."""
+"""What happens around every optimizer step: methods' moments, the time, checks, the log, and whether all is well."""
 
 import json
 import math
@@ -116,8 +116,8 @@ class Watch(TrainerCallback):
                 else "their gradients are all zero or missing: the loss does not depend on them"
             )
             raise NotApplied(
-                f"after {PATIENCE} optimizer steps none of the {count} trainable tensors of adapter {adapter.name!r} has "
-                f"moved; {why}. Check the learning rate, the sites, and that the rows have trained tokens."
+                f"after {PATIENCE} optimizer steps none of the {count} trainable tensors of adapter {adapter.name!r} "
+                f"has moved; {why}. Check the learning rate, the sites, and that the rows have trained tokens."
             )
         self.start = None
 

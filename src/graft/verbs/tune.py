@@ -24,7 +24,7 @@ class Options:
     columns: Annotated[str | None, 'which column is which, as in "text=sentence,label=polarity"'] = None
     task: Annotated[str | None, "the task, where the columns do not say it"] = None
     template: Annotated[str | None, "prompt template of a generation task: text with {{ column }}, or a file"] = None
-    splits: Annotated[tuple[float, ...], "shares of train, validation and test for rows without splits"] = (0.8, 0.1, 0.1)
+    splits: Annotated[tuple[float, ...], "shares of train, validation, test for rows without splits"] = (0.8, 0.1, 0.1)
     allow: Annotated[tuple[str, ...], "complaints about the rows to live with"] = ()
     name: Annotated[str, "name of the adapter"] = "default"
     folder: Annotated[Path | None, "folder of the run; by default runs/NAME"] = None
@@ -33,7 +33,7 @@ class Options:
     minutes: Annotated[float | None, "minutes of training, instead of epochs"] = None
     batch: Annotated[int, "rows in one optimizer step"] = 32
     accumulate: Annotated[
-        int | Literal["auto"], "forward passes a step is divided into; auto: as few as memory allows, doubled when it runs out"
+        int | Literal["auto"], "forward passes in a step; auto: as few as memory allows, doubled when it runs out"
     ] = "auto"
     length: Annotated[int | None, "tokens of a row at most; by default what the model takes, at most 1024"] = None
     lr: Annotated[float | None, "peak learning rate; by default the method's own"] = None
@@ -42,7 +42,9 @@ class Options:
     weight_decay: Annotated[float, "weight decay of matrices"] = 0.0
     clip: Annotated[float, "largest norm of the gradient"] = 1.0
     checkpointing: Annotated[bool, "compute activations again in the backward pass: less memory, more time"] = False
-    dtype: Annotated[Literal["auto", "bf16", "fp32"], "of the base; auto: bf16 on a GPU that has it, else fp32"] = "auto"
+    dtype: Annotated[Literal["auto", "bf16", "fp32"], "of the base; auto: bf16 on a GPU that has it, else fp32"] = (
+        "auto"
+    )
     device: Annotated[str, "cpu, cuda, cuda:1, mps; auto: a GPU where there is one"] = "auto"
     seed: Annotated[int, "of new tensors, of the order of the rows and of dropout"] = 0
     checks: Annotated[int, "how often the validation loss is measured and a checkpoint written"] = 10

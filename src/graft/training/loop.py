@@ -114,8 +114,8 @@ def fit(
         if trainer.best is not None:
             resume.put(adapter, trainer.best, "the best step")
     return Fit(
-        history=history, steps=trainer.state.global_step, seconds=pace.spent, tokens=pace.tokens, peak_memory=peak.bytes,
-        memory_kind=peak.kind, rows_at_once=trainer.portions.size,
+        history=history, steps=trainer.state.global_step, seconds=pace.spent, tokens=pace.tokens,
+        peak_memory=peak.bytes, memory_kind=peak.kind, rows_at_once=trainer.portions.size,
         best_step=trainer.best_step if trainer.best is not None else None,
         best_loss=trainer.best_loss if math.isfinite(trainer.best_loss) else None,
         stopped_early=not pace.over(trainer.state.global_step),
@@ -169,23 +169,26 @@ def _prepare(trainer: GraftTrainer, train: Sequence[Features]) -> None:
     def batches() -> Iterator[dict[str, torch.Tensor]]:
         for at in range(0, len(train), size):
             batch = trainer.task.collate(train[at : at + size], trainer.tokenizer)
-            yield to_device(trainer.task.inputs(batch), trainer.model)
+            yield to_device(trainer.task.inputs(batch), trainer.grafted)
 
     for method, _ in trainer.adapter.terms():
-        method.prepare(trainer.model, batches())
+        method.prepare(trainer.grafted, batches())
 
 
 def _fitting(trainer: GraftTrainer, train: Sequence[Features], options: TrainingOptions, device: torch.device) -> int:
-    """Rows that can go through at once. A GPU says so itself when they do not; a CPU's system ends the process instead,
-    so there what one of the longest rows keeps for its backward is measured, and the free memory divided by it."""
+    """Rows that can go through at once.
+
+    A GPU says itself when they do not fit. A CPU's system ends the process instead: there it is measured what the
+    longest row keeps for its backward, and the free memory divided by that.
+    """
     size = trainer.portions.size
     if options.accumulate != "auto" or device.type != "cpu" or options.checkpointing:
         return size
     longest = max(train, key=length)
-    batch = to_device(trainer.task.inputs(trainer.task.collate([longest], trainer.tokenizer)), trainer.model)
+    batch = trainer.task.inputs(trainer.task.collate([longest], trainer.tokenizer))
     state = torch.get_rng_state()
-    trainer.model.train()
-    kept = memory.kept_bytes(lambda: trainer.compute_loss(trainer.model, batch))
+    trainer.grafted.train()
+    kept = memory.kept_bytes(lambda: trainer.mean_loss(batch, trainer.grafted))
     torch.set_rng_state(state)
     return max(1, min(size, int(FREE * memory.available(device) // max(kept, 1))))
 
@@ -214,13 +217,15 @@ def _same_run(stored: dict[str, Any], facts: dict[str, Any], checkpoint: Path) -
         elif then != now:
             differ.append(f"{group} was {then!r}, is {now!r}")
     if differ:
-        raise BadInput(f"{checkpoint} belongs to another run: {'; '.join(differ)}. Give the same options, or a new --folder.")
+        raise BadInput(
+            f"{checkpoint} belongs to another run: {'; '.join(differ)}. Give the same options, or a new --folder."
+        )
 
 
 @contextmanager
 def _as_before(model: nn.Module) -> Iterator[None]:
     """Put back what the Trainer changes on a model: its mode, the cache setting and checkpointing."""
-    settings, training = vars(model.config), model.training  # type: ignore[arg-type]
+    settings, training = vars(model.config), model.training
     cached = {name: settings[name] for name in ("use_cache",) if name in settings}
     checkpointed = model.is_activation_checkpointing
     try:

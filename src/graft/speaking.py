@@ -1,0 +1,119 @@
+"""A speaker: a model that answers prompts, with an adapter, without, or both side by side."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from graft import checkpoint
+from graft.attach import use
+from graft.data.task import Task
+from graft.data.tasks import from_dict
+from graft.decode import Writing, prompted, write
+from graft.errors import BadInput, Refused
+from graft.loading import Precision, Source, kept_with, load_generator
+
+WRITES = ("generation", "chat", "language_modeling")
+
+
+class Speaker:
+    """Loads a base, and an adapter where there is one. `systems`: the names of what answers, in order."""
+
+    def __init__(
+        self,
+        source: Source,
+        adapter: str | None,
+        how: Writing,
+        *,
+        beside: bool = False,
+        plain: bool = False,
+        dtype: Precision = "auto",
+        device: str = "auto",
+        force: bool = False,
+        remember: bool = False,
+    ) -> None:
+        """`beside`: the base answers too. `plain`: prompts as they are. `remember`: earlier turns of a chat stay.
+
+        Raises Refused for a model that writes no text or an adapter of another task.
+        """
+        self.how, self.remember = how, remember
+        self.task = None if plain else _task(adapter)
+        self.model, self.tokenizer = load_generator(source, dtype=dtype, device=device), source.tokenizer
+        self.systems: dict[str, str | None] = {"base": None} if beside or adapter is None else {}
+        self.turns: dict[str, list[dict[str, str]]] = {"base": [], "adapter": []}
+        if adapter is not None:
+            self.systems["adapter"] = checkpoint.load(self.model, adapter, force=force).name
+        self.grafted = adapter is not None
+
+    def speak(self, asked: str | Mapping[str, Any]) -> Iterator[tuple[str, Iterator[str]]]:
+        """For each system its name and its answer in pieces; take the pieces before the next system."""
+        for system in self.systems:
+            yield system, self._pieces(system, asked)
+
+    def answers(self, asked: str | Mapping[str, Any]) -> dict[str, str]:
+        """The whole answer of each system."""
+        return {system: "".join(pieces) for system, pieces in self.speak(asked)}
+
+    def _pieces(self, system: str, asked: str | Mapping[str, Any]) -> Iterator[str]:
+        ids = prompted(self.task, self.tokenizer, asked, self.turns[system])
+        said = ""
+        for piece in self._written(system, ids):
+            said += piece
+            yield piece
+        if self.remember and self.task is not None and self.task.kind == "chat" and isinstance(asked, str):
+            self.turns[system] += [{"role": "user", "content": asked}, {"role": "assistant", "content": said.strip()}]
+
+    def _written(self, system: str, ids: list[int]) -> Iterator[str]:
+        if not self.grafted:
+            yield from write(self.model, self.tokenizer, ids, self.how, self.task)
+            return
+        with use(self.model, self.systems[system]):
+            yield from write(self.model, self.tokenizer, ids, self.how, self.task)
+
+
+def read_prompts(path: Path) -> list[Any]:
+    """The prompts of a file: lines of text, or of JSON (texts, or rows for a template).
+
+    Raises BadInput with the line that cannot be read.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read the prompts {path}: {error}.") from error
+    if path.suffix not in (".jsonl", ".json"):
+        return [line for line in lines if line.strip()]
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise BadInput(f"{path}:{number}: not JSON: {error}.") from error
+        if not isinstance(row, (str, dict)):
+            raise BadInput(f"{path}:{number}: a prompt is a text or an object, this is {type(row).__name__}.")
+        simple = isinstance(row, dict) and row.keys() == {"prompt"}
+        found.append(row["prompt"] if simple else row)
+    return found
+
+
+def typed() -> Iterator[str]:
+    """Prompts typed at the terminal, or piped in, until an empty line or the end."""
+    while True:
+        if sys.stdin.isatty():
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline().rstrip("\n")
+        if not line.strip():
+            return
+        yield line
+
+
+def _task(adapter: str | None) -> Task | None:
+    stored = kept_with(adapter).get("task") if adapter is not None else None
+    if stored is None:
+        return None
+    task = from_dict(stored)
+    if task.kind not in WRITES:
+        raise Refused(f"{adapter} was tuned for {task.kind}, which writes no text: use `graft evaluate`.")
+    return task
