@@ -49,17 +49,22 @@ def attach(
         model.requires_grad_(False)
         model.__dict__["_grafted"] = record
         surround(record)
-    for item, jobs in plans:
-        install(record, name, item, jobs)
     record.adapters[name] = adapter
     record.watching[name] = set()
-    if any(p.part.verbs() & {"keys_values", "tokens"} for p in placed):
-        sites = [s.bind(model) for s in record.anatomy.sites if s.role == "attention"]
-        sites = [site for site in sites if site.module is not None and attention.interfaced(site.module)]
-        for site in sites:
-            spot_at(record, site.path).permanent = True
-        attention.reroute(record, sites)
-    in_place.begin(record, adapter)
+    try:
+        for item, jobs in plans:
+            install(record, name, item, jobs)
+        if any(p.part.verbs() & {"keys_values", "tokens"} for p in placed):
+            sites = [s.bind(model) for s in record.anatomy.sites if s.role == "attention"]
+            sites = [site for site in sites if site.module is not None and attention.interfaced(site.module)]
+            for site in sites:
+                spot_at(record, site.path).permanent = True
+            attention.reroute(record, sites)
+        in_place.begin(record, adapter)
+        _refuse_nothing(adapter)
+    except BaseException:
+        detach(model, name)
+        raise
     record.names, record.call = name, None
     return adapter
 
@@ -105,6 +110,14 @@ def _refuse_conflicts(record: Grafted, method: Method, name: str) -> None:
         )
 
 
+def _refuse_nothing(adapter: Adapter) -> None:
+    if next(adapter.named_parameters(), None) is None:
+        raise NotApplied(
+            f"{type(adapter.method).__name__} has nothing to train: it names no site and no tensor, and this "
+            f"{type(adapter.model).__name__} has no task head that trains. Choose other hyperparameters, or head=True."
+        )
+
+
 def _grow(
     record: Grafted, method: Method, head: bool | Literal["auto"], tokenizer: Callable[[str], Any] | None
 ) -> tuple[tuple[Placed, ...], tuple[str, ...]]:
@@ -119,7 +132,7 @@ def _grow(
             remarks.extend(term.remarks(sites))
             mark = f"{index}." if len(method.methods()) > 1 else ""
             for site, part in term.grow(sites):
-                key = site.name if site else f"shared.{sum(p.site is None for p in placed)}"
+                key = site.name if site else f"shared.{sum(p.site is None and p.term == index for p in placed)}"
                 placed.append(Placed(mark + key, site, part, index))
         for site in _head_sites(record.anatomy, model, head):
             if not any(p.site is not None and p.site.path == site.path for p in placed):
@@ -138,8 +151,9 @@ def _sites(anatomy: Anatomy, method: Method) -> Sequence[Site]:
         return []
     selection = select(anatomy, expression)
     if selection.missing:
+        missing = "\n".join(map(str, selection.missing))
         raise NotApplied(
-            f"{type(method).__name__} asks for {expression!r} and cannot reach all of it:\n{selection.missing}"
+            f"{type(method).__name__} asks for {expression!r} and cannot reach all of it:\n{missing}"
         )
     return selection.sites
 

@@ -9,8 +9,10 @@ from graft.attach.spot import Grafted
 def begin(record: Grafted, adapter: Adapter) -> None:
     """Let the chosen tensors train; remember what they were."""
     paths = {path for term in adapter.method.methods() for path in term.choose(record.anatomy, record.model)}
+    # A head that trains through copies does not train in place too: it would be counted twice and never move.
+    copied = tuple(f"{item.site.path}." for item in adapter.placed if item.head and item.site is not None)
     for path in record.trainable:
-        if path in paths:
+        if path in paths and not path.startswith(copied):
             parameter = record.model.get_parameter(path)
             adapter.originals[path] = parameter.detach().clone()
             parameter.requires_grad_(True)
