@@ -32,6 +32,7 @@ def virtual(
     lengths = {name: grafted.lengths(name, spot.stack.name) for name in call.used()}
     keys = {name: length for name, (length, _) in lengths.items()}
     tokens = {name: length for name, (_, length) in lengths.items() if length}
+    inputs = _counted(spot, module, call, inputs, batch, {name for name, n in lengths.items() if any(n)})
     if tokens and spot.stack.causal and _caching(grafted, spot, module, inputs):
         prefixes = {name: _computed(grafted, spot, module, call, name, keys[name]) for name in tokens}
         call = replace(call, prefixes=prefixes)
@@ -46,6 +47,26 @@ def virtual(
         return replace(call, shift=keys[call.used()[0]]), inputs
     shift = [keys.get(name, 0) if name else 0 for name in call.per_row(batch)]
     return replace(call, shift=torch.tensor(shift, device=next(module.parameters()).device)), inputs
+
+
+def _counted(
+    spot: Spot, module: Any, call: Call, inputs: dict[str, Any], batch: int, names: set[str]
+) -> dict[str, Any]:
+    """Positions counted from each row's first real token where a mask is given and they are not.
+
+    Else padding on the left would stand between virtual tokens and the real ones. Rows without any stay as they are.
+    """
+    mask, like = inputs.get("attention_mask"), inputs.get("input_ids")
+    like = inputs.get("inputs_embeds") if like is None else like
+    takes = "position_ids" in inspect.signature(type(module).forward).parameters
+    if not names or not takes or not spot.stack.causal or inputs.get("position_ids") is not None:  # type: ignore[union-attr]
+        return inputs
+    if not isinstance(mask, Tensor) or mask.dim() != 2 or like is None:
+        return inputs
+    counted = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    plain = torch.arange(mask.shape[1], device=mask.device).expand_as(counted)
+    own = torch.tensor([name in names for name in call.per_row(batch)], device=mask.device)
+    return {**inputs, "position_ids": torch.where(own[:, None], counted, plain)[:, -like.shape[1] :]}
 
 
 def _caching(grafted: Grafted, spot: Spot, module: Any, inputs: dict[str, Any]) -> bool:
