@@ -20,7 +20,10 @@ def stack_sites(survey: Survey, stack: Stack, layers: list[str]) -> Iterator[Sit
     yield Site(stack.name, "stack", stack.trunk, stack.name, inputs=width, outputs=width)
     if stack.embed:
         leaf = survey.leaves[stack.embed]
-        yield Site(f"{stack.name}.embed", "embed", leaf.path, stack.name, inputs=leaf.inputs, outputs=leaf.outputs)
+        yield Site(
+            f"{stack.name}.embed", "embed", leaf.path, stack.name,
+            inputs=leaf.inputs, outputs=leaf.outputs, transposed=leaf.transposed,
+        )  # fmt: skip
     for leaf in survey.leaves_under(stack.path, "norm"):
         if any(inside(leaf.path, layer) for layer in layers):
             continue

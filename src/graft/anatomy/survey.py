@@ -29,7 +29,7 @@ def leaf(path: str, module: nn.Module) -> Leaf | None:
     if isinstance(module, Conv1D):
         return Leaf(path, "linear", module.nx, module.nf, transposed=True)
     if isinstance(module, nn.Embedding):
-        return Leaf(path, "embedding", module.num_embeddings, module.embedding_dim)
+        return Leaf(path, "embedding", module.num_embeddings, module.embedding_dim, transposed=True)
     gain, kind = module._parameters.get("weight"), type(module).__name__
     if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) or "LayerNorm" in kind or "RMSNorm" in kind:
         return Leaf(path, "norm", gain.numel(), gain.numel()) if gain is not None else None

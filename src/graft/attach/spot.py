@@ -43,14 +43,19 @@ class Work:
 
     @classmethod
     def of(cls, jobs: Iterable[Job]) -> Work:
-        """Sort jobs. `params` is used where a part has no cheaper form, and where two parts
-        change the same parameters."""
+        """Sort jobs. `params` is used where a part has no cheaper form, and where two parts change the same
+        parameters. What acts on a sub-layer's exit comes after what acts on the module there."""
         jobs = tuple(jobs)
-        acting = [job for job in jobs if job.point in ("site", "exit")]
+        acting = sorted((job for job in jobs if job.point in ("site", "exit")), key=lambda job: job.point == "exit")
         changing = [job for job in acting if "params" in job.part.verbs()]
         slices = [job.site.name for job in changing]
-        costly = any(job.site.batch or not job.part.verbs() & {"before", "after"} for job in changing)
-        dense = costly or len(set(slices)) < len(slices)
+        shared = len(set(slices)) < len(slices)
+        # A fused projection as a whole, beside a share of it.
+        shared = shared or (len(slices) > 1 and any(job.site.rows is None for job in changing))
+        costly = any(
+            job.site.batch or not job.part.verbs() & {"before", "after"} or _scaled(job.site.module) for job in changing
+        )
+        dense = costly or shared
         replacing = tuple(changing) if dense else ()
         return cls(
             captures=tuple(job for job in jobs if job.point in ("entry", "residual")),
@@ -60,6 +65,11 @@ class Work:
             keys=tuple(job for job in jobs if job.point == "keys"),
             tokens=tuple(job for job in jobs if job.point == "tokens"),
         )
+
+
+def _scaled(module: nn.Module | None) -> bool:
+    """Whether an embedding does more than look up, such as multiplying by the root of its width."""
+    return isinstance(module, nn.Embedding) and type(module).forward is not nn.Embedding.forward
 
 
 class Spot(nn.Module):

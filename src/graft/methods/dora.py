@@ -36,7 +36,8 @@ class WeightDecomposed(Part):
 
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
         direction = y if site.bias is None else y - site.bias
-        direction = direction + self.scale * F.linear(F.linear(self.drop(x), self.A), self.B)
+        low = F.linear(self.drop(x), self.A) if x.is_floating_point() else F.embedding(x, self.A.T)
+        direction = direction + self.scale * F.linear(low, self.B)
         scaled = (self.m / self._norm(site).to(self.m.dtype)) * direction
         return scaled if site.bias is None else scaled + site.bias
 
