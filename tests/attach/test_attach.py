@@ -1,0 +1,184 @@
+"""Attaching and detaching: names, errors that leave no trace, any order of several adapters, missing sites."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import cases
+import zoo
+from graft.attach import attach, detach, grafted, use
+from graft.errors import BadInput, NotApplied, Refused
+from graft.methods.bitfit import BitFit
+from graft.methods.houlsby import Houlsby
+from graft.methods.ia3 import IA3
+from graft.methods.lora import LoRA
+from graft.methods.prefix_tuning import PrefixTuning
+from graft.methods.prompt_tuning import PromptTuning
+from graft.methods.top_layers import TopLayers
+
+METHODS = {
+    "lora": LoRA(rank=2), "sites": LoRA(rank=2, sites="all-linear"), "houlsby": Houlsby(3), "ia3": IA3(),
+    "bitfit": BitFit(), "prefix": PrefixTuning(2), "network": PrefixTuning(2, reparameterize=True, hidden=4),
+    "prompt": PromptTuning(3),
+}  # fmt: skip
+
+
+def trace(model: nn.Module) -> tuple:
+    """All that attaching may touch."""
+    return (
+        {name: p.requires_grad for name, p in model.named_parameters()},
+        [
+            (name, len(m._forward_hooks), len(m._forward_pre_hooks), sorted(m._modules))
+            for name, m in model.named_modules()
+        ],
+        list(model.state_dict()),
+        model.config._attn_implementation,
+        sorted(key for key in model.__dict__ if not key.startswith("_forward")),
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["", "A", "a/b", "../a", "a\\b", ".a", "-a", "a b", "a" * 65, "é", "a\n", "a:b", "a%b"]
+)
+def test_impossible_names(name: str) -> None:
+    model = zoo.tiny("llama")
+    before = trace(model)
+    with pytest.raises(BadInput, match="adapter name"):
+        attach(model, LoRA(), name)
+    assert trace(model) == before and grafted(model) is None
+
+
+def test_names_with_dots_are_kept_apart() -> None:
+    model = zoo.tiny("llama")
+    batch = zoo.batch(model)
+    for seed, name in enumerate(("v1.2", "v1", "v1_2")):
+        cases.move(attach(model, LoRA(rank=2), name), seed=seed)
+    with use(model, "v1"):
+        expected = zoo.forward(model, batch)
+    detach(model, "v1.2")
+    detach(model, "v1_2")
+    torch.testing.assert_close(zoo.forward(model, batch), expected)
+    assert list(grafted(model).adapters) == ["v1"]
+
+
+def test_a_name_is_taken_once() -> None:
+    model = zoo.tiny("llama")
+    attach(model, LoRA(rank=2), "a")
+    before = trace(model)
+    with pytest.raises(BadInput, match="there is an adapter 'a' already"):
+        attach(model, IA3(), "a")
+    assert trace(model) == before
+    with pytest.raises(BadInput, match="no adapter 'b'; attached are: a"):
+        detach(model, "b")
+
+
+@pytest.mark.parametrize(
+    ("method", "error"),
+    [
+        (LoRA(rank=17), BadInput),
+        (TopLayers(9), BadInput),
+        (TopLayers(0), NotApplied),
+        (LoRA(sites="kitchen"), BadInput),
+        (PromptTuning(init="text", text="words"), BadInput),
+        (LoRA(rank=2) + TopLayers(1), Refused),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_error_leaves_the_model_as_it_was(method: object, error: type[Exception], beside: bool) -> None:
+    model = zoo.tiny("llama")
+    model.lm_head.requires_grad_(False)
+    batch = zoo.batch(model)
+    if beside:
+        cases.move(attach(model, LoRA(rank=2), "first"))
+        error = Refused if isinstance(method, TopLayers) else error
+    before, out = trace(model), zoo.forward(model, batch)
+    with pytest.raises(error):
+        attach(model, method, "second")
+    assert trace(model) == before
+    assert torch.equal(zoo.forward(model, batch), out)
+    assert (grafted(model) is None) != beside
+
+
+def test_unsupported_attention_is_refused_without_a_trace() -> None:
+    model = zoo.tiny("llama")
+    model.config._attn_implementation = "flex_attention"
+    before = trace(model)
+    with pytest.raises(Refused, match="attn_implementation='sdpa' or 'eager'"):
+        attach(model, PrefixTuning(2))
+    assert trace(model) == before and grafted(model) is None
+
+
+def test_sites_missing_in_a_layer_are_not_passed_over() -> None:
+    """Qwen2-MoE-like: a role that some layers lack. Here one layer's projection is called something else."""
+    model = zoo.tiny("llama")
+    attention = model.model.layers[1].self_attn
+    attention.add_module("renamed", attention.q_proj)
+    del attention.q_proj
+    with pytest.raises(NotApplied, match=r"asked 'q' in layers 0-1 of decoder; missing in 1"):
+        attach(model, LoRA(rank=2))
+    adapter = attach(model, LoRA(rank=2, sites="q v @ 0"))
+    assert adapter.coverage == {"q": 1, "v": 1}
+
+
+@settings(max_examples=12)
+@given(st.data())
+def test_any_order_of_attaching_and_detaching_leaves_no_trace(data: st.DataObject) -> None:
+    """Adapters come and go; each says the same whenever it is used; in the end nothing is left."""
+    model = zoo.tiny("llama")
+    batch = zoo.batch(model)
+    base, before = zoo.forward(model, batch), trace(model)
+    alone: dict[str, torch.Tensor] = {}
+    on: list[str] = []
+    for _ in range(data.draw(st.integers(2, 7))):
+        free = [name for name in METHODS if name not in on]
+        if free and (not on or data.draw(st.booleans())):
+            name = data.draw(st.sampled_from(free))
+            torch.manual_seed(3)
+            cases.move(attach(model, METHODS[name], name), seed=len(name))
+            on.append(name)
+        else:
+            name = data.draw(st.sampled_from(on))
+            detach(model, name)
+            on.remove(name)
+        for name in on:
+            with use(model, name):
+                out = zoo.forward(model, batch)
+            torch.testing.assert_close(out, alone.setdefault(name, out), atol=1e-5, rtol=1e-5)
+        if on:
+            with use(model, None):
+                torch.testing.assert_close(zoo.forward(model, batch), base, atol=1e-5, rtol=1e-5)
+    for name in on:
+        detach(model, name)
+    assert torch.equal(zoo.forward(model, batch), base)
+    assert trace(model) == before and grafted(model) is None
+
+
+def test_detaching_the_one_in_use_falls_back_to_the_last_left() -> None:
+    model = zoo.tiny("llama")
+    for name in ("a", "b", "c"):
+        attach(model, LoRA(rank=2), name)
+    detach(model, "c")
+    assert grafted(model).names == "b"
+    with use(model, "a"):
+        pass
+    detach(model, "a")
+    assert grafted(model).names == "b"
+
+
+def test_heads_belong_to_their_adapters() -> None:
+    """Two adapters on one classifier each train a head of their own; the model's stays."""
+    model = zoo.tiny("roberta", "classification")
+    batch = zoo.batch(model)
+    head = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("classifier")}
+    outs = {}
+    for seed, name in enumerate(("a", "b")):
+        cases.move(attach(model, LoRA(rank=2), name), seed=seed)
+        outs[name] = zoo.forward(model, batch)
+    assert not torch.allclose(outs["a"], outs["b"])
+    with use(model, ["b", "a"]):
+        mixed = zoo.forward(model, batch)
+    torch.testing.assert_close(mixed, torch.stack((outs["b"][0], outs["a"][1])), atol=1e-5, rtol=1e-5)
+    detach(model, "a"), detach(model, "b")
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in head.items())
