@@ -131,6 +131,7 @@ def tiny(name: str, task: str = "lm", dropout: float = 0.0, seed: int = 0, **cha
     for key, value in vars(made).items():
         if "drop" in key and "layer" not in key and isinstance(value, float):
             setattr(made, key, dropout)
+    torch.manual_seed(seed)
     model = _class(name, made, task)(made)
     draws = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -105,14 +105,18 @@ def attend(
 def _prefix(spot: Spot, call: Call, key: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     """Keys, values (batch, heads, n, width) and which of them each row sees (batch, n); None without any."""
     batch = len(key)
+    if not call.mixed:
+        if call.names is None:
+            return None
+        keys, values = _of_adapter(spot, call, call.names, key)  # type: ignore[arg-type]
+        if keys.shape[1] == 0:
+            return None
+        visible = torch.ones(batch, keys.shape[1], dtype=torch.bool, device=key.device)
+        return keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1), visible
     found = {name: _of_adapter(spot, call, name, key) for name in call.used()}
-    longest = max((pair[0].shape[1] for pair in found.values()), default=0)
+    longest = max([0, *(keys.shape[1] for keys, _ in found.values())])
     if longest == 0:
         return None
-    if not call.mixed:
-        keys, values = next(iter(found.values()))
-        visible = torch.ones(batch, longest, dtype=torch.bool, device=key.device)
-        return keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1), visible
     empty = key.new_zeros(key.shape[1], 0, key.shape[3])
     rows = [found.get(name, (empty, empty)) if name else (empty, empty) for name in call.per_row(batch)]
     pad = [(0, 0, longest - keys.shape[1], 0) for keys, _ in rows]

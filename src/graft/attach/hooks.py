@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from graft.anatomy.site import Site
 from graft.attach.call import Call
-from graft.attach.proxy import Proxy, in_dtype
+from graft.attach.proxy import Likeness, Proxy, in_dtype
 from graft.attach.spot import Spot, Work
 from graft.errors import Refused
 
@@ -92,11 +92,17 @@ def _by_rows(
         assert rows is not None
         own = narrow(call, name, rows, len(x))
         own_args, own_kwargs = swap(args, kwargs, x[rows])
-        for job in work.befores:
-            changed = in_dtype(job.part, x.dtype).before(first(own_args, own_kwargs), job.site, own)
-            own_args, own_kwargs = swap(own_args, own_kwargs, changed)
-        part = y[rows] if not work.befores else first_of(type(module).forward(module, *own_args, **own_kwargs))
-        y = y.index_copy(0, rows, first_of(_act(module, work, own, own_args, own_kwargs, part)).to(y.dtype))
+        # Whatever module of the base a part runs sees these rows alone.
+        outer, spot.grafted.call = spot.grafted.call, own
+        try:
+            for job in work.befores:
+                changed = in_dtype(job.part, x.dtype).before(first(own_args, own_kwargs), job.site, own)
+                own_args, own_kwargs = swap(own_args, own_kwargs, changed)
+            part = y[rows] if not work.befores else first_of(type(module).forward(module, *own_args, **own_kwargs))
+            new = first_of(_act(module, work, own, own_args, own_kwargs, part))
+        finally:
+            spot.grafted.call = outer
+        y = y.index_copy(0, rows, new.to(y.dtype))
     return with_first(output, y)
 
 
@@ -121,7 +127,7 @@ def narrow(call: Call, name: str, rows: Tensor, size: int) -> Call:
 
 def replaced(module: nn.Module, work: Work) -> Proxy:
     """The module with new values for its parameters, assembled from all parts that change them, left to right."""
-    proxy = Proxy(module, {})
+    proxy = Likeness(module, {}) if isinstance(module, nn.Embedding) else Proxy(module, {})
     for job in work.replacing:
         site = replace(job.site, module=proxy)
         for name, value in job.part.params(site).items():

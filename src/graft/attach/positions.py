@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.anatomy.site import Stack
-from graft.attach.proxy import Proxy
+from graft.attach.proxy import Likeness, Proxy
 
 
 def modules(model: nn.Module, stack: Stack) -> dict[str, nn.Module]:
@@ -53,4 +53,5 @@ def shift_learned(module: Any, args: tuple, kwargs: dict[str, Any], output: Any)
 
 
 def _later(module: Any, shift: int, args: tuple, kwargs: dict[str, Any]) -> Tensor:
-    return Proxy(module, {"weight": module.weight[shift:]}).run(*args, **kwargs)
+    kind = Proxy if type(module) is nn.Embedding else Likeness
+    return kind(module, {"weight": module.weight[shift:]}).run(*args, **kwargs)

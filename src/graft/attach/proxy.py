@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-HALF = (torch.float16, torch.bfloat16)
-
 
 class Proxy:
     """Reads like `module`, except for the attributes in `values`. `type(module).forward(proxy, x)` runs on them."""
@@ -25,11 +23,6 @@ class Proxy:
         # A method of the class runs on the proxy too, so that it reads the replaced tensors.
         return MethodType(found, self) if isinstance(found, FunctionType) else getattr(module, name)
 
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
-        # A forward that says `super().forward(...)` asks whether it runs on one of its own.
-        return type(self.__dict__["_module"])
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.run(*args, **kwargs)
 
@@ -42,12 +35,20 @@ class Proxy:
         return type(self.__dict__["_module"]).forward(self, *args, **kwargs)
 
 
+class Likeness(Proxy):
+    """A proxy that passes for its module's class, for a forward that says `super().forward(...)`."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self.__dict__["_module"])
+
+
 def in_dtype(part: nn.Module, dtype: torch.dtype) -> Any:
-    """The part with its parameters cast for one call: fp32 masters, arithmetic in the base's half precision.
+    """The part with its parameters cast for one call: fp32 masters, arithmetic in the base's precision.
 
     Casting the small parameters instead of the activations is what keeps an adapter cheap over a bf16 base.
     """
-    if dtype not in HALF:
+    if not dtype.is_floating_point:
         return part
     cast = {name: tensor.to(dtype) for name, tensor in part.named_parameters(recurse=False) if tensor.dtype != dtype}
     return Proxy(part, cast) if cast else part

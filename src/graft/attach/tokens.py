@@ -12,7 +12,7 @@ class Insertion:
 
     `source` (batch, length + most) says for each new place which old token it takes, `length + j` for virtual token j,
     `length + most` for filler; `target` (batch, length) says where each old token went. Both are None in the simple
-    case of equal rows without left padding, where concatenation and a slice do the same.
+    case of equal rows without a mask, where concatenation and a slice do the same.
     """
 
     length: int
@@ -45,15 +45,15 @@ class Insertion:
 def plan(mask: Tensor | None, batch: int, length: int, counts: tuple[int, ...], device: torch.device) -> Insertion:
     """The insertion for a batch; `mask` (batch, length) tells left padding, `counts` the virtual tokens of each row."""
     most = max(counts)
+    if mask is None and min(counts) == most:
+        return Insertion(length, most)
     lead = torch.zeros(batch, dtype=torch.long, device=device)
     if mask is not None:
         lead = (mask.to(torch.bool).cumsum(-1) == 0).sum(-1)
         lead = lead.masked_fill(lead == length, 0)
-    if min(counts) == most and not bool(lead.any()):
-        return Insertion(length, most)
     number = torch.tensor(counts, device=device)
-    # A shorter row is filled up on the side that is padded already.
-    filler_left = (most - number) * bool(lead.any())
+    # A shorter row is filled up on the side that is padded already. Nothing here waits for the device.
+    filler_left = (most - number) * lead.any()
     new = torch.arange(length + most, device=device)[None].expand(batch, -1) - filler_left[:, None]
     begin, count = lead[:, None], number[:, None]
     source = torch.where(new < begin, new, torch.where(new < begin + count, length + new - begin, new - count))

@@ -58,7 +58,7 @@ class Ladder(Part):
             self.register_parameter(f"down_{i}", kaiming(width, outer))
             self.register_parameter(f"down_bias_{i}", zeros(width))
         for i in range(rungs):
-            self.register_parameter(f"gate_{i}", nn.Parameter(torch.zeros(())))
+            self.register_parameter(f"gate_{i}", zeros(1))
             for kind in ("self", "cross") if cross else ("self",):
                 self.register_parameter(f"{kind}_norm_{i}", nn.Parameter(torch.ones(width)))
                 for name in "qkvo":

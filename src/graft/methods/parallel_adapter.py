@@ -62,7 +62,7 @@ class ParallelAdapter(Method):
         check(0 <= self.dropout < 1, self, "dropout", "must be at least 0 and below 1", "Try 0.1.")
 
     def build(self, site: Site) -> Part:
-        scale = nn.Parameter(torch.ones(())) if self.learned_scale else self.scale
+        scale = nn.Parameter(torch.ones(1)) if self.learned_scale else self.scale
         return Beside(site, self.bottleneck, scale, self.input == "residual", self.dropout)
 
     def count(self, sites: Sequence[Site]) -> int:
