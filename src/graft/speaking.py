@@ -93,8 +93,7 @@ def read_prompts(path: Path) -> list[Any]:
             raise BadInput(f"{path}:{number}: not JSON: {error}.") from error
         if not isinstance(row, (str, dict)):
             raise BadInput(f"{path}:{number}: a prompt is a text or an object, this is {type(row).__name__}.")
-        simple = isinstance(row, dict) and row.keys() == {"prompt"}
-        found.append(row["prompt"] if simple else row)
+        found.append(row["prompt"] if isinstance(row, dict) and row.keys() == {"prompt"} else row)
     return found
 
 

@@ -26,6 +26,7 @@ from graft.scoring.progress import Bar
 from graft.training import resume, space
 from graft.training.options import TrainingOptions
 from graft.training.pace import Pace
+from graft.training.tracking import check_trackers
 from graft.training.trainer import GraftTrainer
 from graft.training.watch import Watch, interruptible
 
@@ -81,6 +82,7 @@ def fit(
     if not train:
         raise BadInput("there are no rows to train on.")
     home = Path(folder) if folder is not None else None
+    check_trackers(options.report_to)
     device = next(model.parameters()).device
     facts = {"options": asdict(options), "method": describe(adapter.method), "run": run or {}, "rows": len(train)}
     facts = json.loads(json.dumps(facts, default=list))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graft import metrics
 from graft.data import Row, check, load, show_mask
 from graft.data import fit as fit_task
 from graft.errors import BadInput
@@ -14,6 +15,7 @@ from graft.loading import chosen_device, find_base, in_bf16, load_base
 from graft.method import Method, describe
 from graft.training import folder as runs
 from graft.training.options import TrainingOptions
+from graft.training.tracking import check_trackers
 from graft.training.tuning import Study, Tuned, prepared, tune
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ class Session:
         assert isinstance(options.method, Method)
         self.options, self.method = options, options.method
         self.training = _training(options)
+        check_trackers(options.report_to)
+        if options.metric:
+            metrics.get(options.metric)
         self.folder = options.folder or Path("runs") / options.name
         self.resume_from = None if options.dry_run else runs.opened(self.folder, options.resume)
         data = load(

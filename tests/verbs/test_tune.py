@@ -1,0 +1,248 @@
+"""`graft tune`: from rows to an adapter on disk, and what the terminal and the folder say about it."""
+
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import graft
+from graft import cli
+from graft.errors import BadInput, NotApplied
+from graft.training import checkpoints
+
+Runs = Callable[[str], Any]
+
+
+def printed(result: Any) -> str:
+    """What the terminal shows, wide enough not to wrap."""
+    from rich.console import Console
+
+    shown = io.StringIO()
+    result.show(Console(width=200, file=shown))
+    return shown.getvalue()
+
+
+@pytest.mark.parametrize("rows", ["classes", "answers"])
+def test_it_helps_and_says_everything(runs: Runs, home: Path, rows: str) -> None:
+    result = runs(rows)
+    text = printed(result)
+    assert result.exit_code == 0 and result.tuned.outcome.helped
+    assert re.search(r"coverage +q 2, k 2, v 2, o 2, ", text)
+    assert re.search(r"trainable +[\d,]+ \([\d.]+% of the base\)", text) and re.search(r"stored +[\d.]+ KiB", text)
+    assert re.search(r"training +80 steps in [\d.]+ s, [\d,]+ tokens/s, 16 rows at once, best at step \d+", text)
+    assert re.search(r"peak memory +[\d,]+ MiB \(resident", text)
+    assert re.search(r"adapter against base, .*: better by [\d.]+ \([\d.]+ to [\d.]+\), p [=<] 0\.0", text)
+    assert len(re.findall(r"^input +\S.*\nreference +\S.*\nbase .*\nadapter +\S", text, re.M)) == 3
+    assert f"--adapter {home / 'runs' / rows / 'adapter'}" in text.split("use it: ")[1]
+
+
+def test_an_untrained_head_is_compared_with_the_most_frequent_label(runs: Runs) -> None:
+    result = runs("classes")
+    assert result.tuned.floor.base in ("always 'animal'", "always 'plant'") and result.tuned.floor.helped
+    assert any("classifier is untrained" in note for note in result.notes)
+    assert runs("answers").tuned.floor is None
+
+
+def test_what_is_not_measured_is_said(runs: Runs) -> None:
+    assert any("forgetting was not measured" in note for note in runs("answers").notes)
+
+
+def test_the_folder_holds_the_run(runs: Runs, home: Path) -> None:
+    result = runs("classes")
+    folder = home / "runs" / "classes"
+    assert {path.name for path in folder.iterdir()} == {
+        "recipe.yaml", "metrics.jsonl", "items.parquet", "environment.json", "checkpoints", "adapter",
+    }  # fmt: skip
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 81))
+    assert [line["step"] for line in lines if "validation_loss" in line] == [20, 40, 60, 80]
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["versions"]["torch"] == version("torch")
+    assert environment["threads"] == torch.get_num_threads()
+    record = json.loads((folder / "adapter" / "graft.json").read_text())["extra"]
+    assert (
+        record["task"]["labels"] == ["animal", "plant"] and record["seed"] == 0 and len(record["data"]["sha256"]) == 64
+    )
+    assert (
+        record["scores"]["metrics"]["accuracy"]["other"]["value"]
+        == result.as_json()["scores"]["metrics"]["accuracy"]["other"]["value"]
+    )
+
+
+def test_items_are_the_scores(runs: Runs, home: Path) -> None:
+    result = runs("classes")
+    items = pq.read_table(home / "runs" / "classes" / "items.parquet").to_pylist()
+    rows = [json.loads(line) for line in (home / "classes" / "test.jsonl").read_text().splitlines()]
+    assert [(item["input"], item["reference"]) for item in items] == [(row["text"], row["label"]) for row in rows]
+    assert [item["where"] for item in items] == [f"{home}/classes/test.jsonl:{n + 1}" for n in range(len(rows))]
+    right = [item["adapter_output"] == item["reference"] for item in items]
+    assert [item["adapter_accuracy"] for item in items] == [100.0 * hit for hit in right]
+    score = result.tuned.outcome.comparisons["accuracy"]
+    assert score.other.value == pytest.approx(100 * sum(right) / len(right))
+    flips = [item["item"] for item in items if item["base_accuracy"] < item["adapter_accuracy"]]
+    assert score.flips.improved == flips
+
+
+def test_the_adapter_does_what_was_measured(runs: Runs, home: Path) -> None:
+    import small
+
+    runs("classes")
+    study = small.study_of(home)
+    graft.load(study.model, home / "runs" / "classes" / "adapter")
+    from graft.scoring import score
+
+    records = score(study.model, study.tokenizer, study.task, study.test)
+    items = pq.read_table(home / "runs" / "classes" / "items.parquet").to_pylist()
+    assert [record["output"] for record in records] == [item["adapter_output"] for item in items]
+    assert [record["loss"] for record in records] == pytest.approx([item["adapter_loss"] for item in items], abs=1e-5)
+
+
+def test_the_recipe_repeats_the_run(runs: Runs, home: Path, tmp_path: Path) -> None:
+    runs("classes")
+    recipe = yaml.safe_load((home / "runs" / "classes" / "recipe.yaml").read_text())
+    recipe["folder"] = str(tmp_path / "again")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert cli.main(["tune", str(tmp_path / "recipe.yaml")]) == 0
+    first, second = (
+        load_file(p / "adapter" / "adapter.safetensors") for p in (home / "runs/classes", tmp_path / "again")
+    )
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    assert yaml.safe_load((tmp_path / "again" / "recipe.yaml").read_text()) == recipe
+
+
+def test_a_dry_run_writes_nothing(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    arguments = [
+        "tune",
+        str(home / "llama"),
+        str(home / "answers"),
+        "--folder",
+        str(folder),
+        "--dry-run",
+        "--show-mask",
+        "1",
+    ]
+    assert cli.main(arguments) == 0
+    told = capsys.readouterr().out
+    assert "⟦kind : " in told and "trainable" in told and not folder.exists()
+
+
+def test_a_folder_with_a_run_is_not_overwritten(home: Path, runs: Runs) -> None:
+    runs("classes")
+    with pytest.raises(BadInput, match=r"holds a run already\. Go on with it by --resume"):
+        graft.tune(model=str(home / "bert"), data=str(home / "classes"), folder=home / "runs" / "classes")
+
+
+def test_a_finished_run_can_be_resumed_for_its_report(home: Path, tmp_path: Path) -> None:
+    options = {
+        "model": str(home / "bert"),
+        "data": str(home / "classes"),
+        "folder": tmp_path,
+        "steps": 4,
+        "lr": 1e-2,
+        "checks": 2,
+    }
+    first, again = graft.tune(**options), graft.tune(**options, resume=True)
+    assert again.tuned.fit.steps == 4
+    assert again.as_json()["scores"] == first.as_json()["scores"]
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_anything_is_loaded(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    started = time.monotonic()
+    with pytest.raises(BadInput, match="cannot write"):
+        graft.tune(model="no-such-model", data="no-such-rows", folder=tmp_path / "file" / "run")
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--epochs", "0"], "epochs must be above 0"),
+        (["--steps", "3", "--minutes", "1"], "steps or a time budget"),
+        (["--metric", "acuracy"], "Did you mean accuracy"),
+        (["--device", "tpu9"], "no device is called so"),
+        (["--report-to", "tensorbord"], "did you mean tensorboard?"),
+    ],
+)
+def test_wrong_options_are_refused_with_the_remedy(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], message: str
+) -> None:
+    folder = ["--folder", str(tmp_path / "run")]
+    assert cli.main(["tune", str(home / "bert"), str(home / "classes"), *folder, *wrong]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_adapter_that_does_nothing_is_no_result(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graft.training.trainer import GraftTrainer
+
+    compute = GraftTrainer.compute_loss
+    monkeypatch.setattr(GraftTrainer, "compute_loss", lambda *args, **more: compute(*args, **more) * 0)
+    with pytest.raises(NotApplied, match="has moved"):
+        graft.tune(model=str(home / "bert"), data=str(home / "classes"), folder=tmp_path, steps=4)
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_forgetting_is_measured_on_general_text(home: Path, tmp_path: Path) -> None:
+    text = tmp_path / "general.txt"
+    text.write_text("the cat sees the dog in the garden.\n" * 200)
+    result = graft.tune(
+        model=str(home / "llama"), data=str(home / "answers"), folder=tmp_path / "run", steps=4, lr=1e-2, batch=8,
+        general_text=str(text),
+    )  # fmt: skip
+    forgot = result.tuned.forgot.comparisons["loss"]
+    assert forgot.items > 1 and forgot.base.value != forgot.other.value
+    assert not any("forgetting" in note for note in result.notes)
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on_and_it_does(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = ["tune", str(home / "bert"), str(home / "classes"), "--folder", str(folder), "--steps", "150",
+                 "--batch", "8", "--lr", "0.005", "--checks", "4"]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "graft", *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    log = folder / "metrics.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= 5):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    found = re.search(r"interrupted: saved at step (\d+); .*: graft (tune \S+ --resume)", told)
+    assert found and checkpoints(folder / "checkpoints")[-1].name == f"step-{int(found[1]):08d}"
+    assert cli.main(found[2].split()) == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 151))
+
+
+def test_tensorboard_gets_the_loss(home: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    graft.tune(
+        model=str(home / "bert"),
+        data=str(home / "classes"),
+        folder=tmp_path,
+        steps=4,
+        lr=1e-2,
+        report_to=("tensorboard",),
+    )
+    (events,) = {path.parent for path in tmp_path.rglob("events.out.tfevents.*")}
+    seen = EventAccumulator(str(events))
+    seen.Reload()
+    assert [event.step for event in seen.Scalars("train/loss")] == [1, 2, 3, 4]
