@@ -78,6 +78,11 @@ def answers(folder: Path, sizes: Sequence[int] = (64, 24, 24)) -> Path:
     return _write(folder / "answers", sizes, lambda text, kind: {"prompt": text, "completion": f"kind : {kind}"})
 
 
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a .jsonl file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def _write(folder: Path, sizes: Sequence[int], row: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     found = sentences(sum(sizes), seed=1)

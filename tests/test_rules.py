@@ -22,12 +22,13 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Imports go one way: a file may import from lines above its own, and from its own folder.
 ORDER = [
     ["errors", "catalogue"],
-    ["files"],
+    ["files", "memory"],
     ["anatomy", "statistics", "bases"],
     ["method"],
     ["methods", "attach"],
     ["checkpoint"],
     ["data"],
+    ["loading"],
     ["metrics", "decode", "pretraining"],
     ["scoring"],
     ["training"],

@@ -113,8 +113,9 @@ class Portions:
     def halve(self, error: BaseException) -> int:
         """Half the size. Raises Refused at one row."""
         if self.size <= 1:
+            said = str(error).partition("\n")[0][:120] or type(error).__name__
             raise Refused(
-                f"memory ran out on a single row ({str(error).splitlines()[0][:120]}). "
+                f"memory ran out on a single row ({said}). "
                 "Lower --length, turn on --checkpointing, or choose a smaller model."
             ) from error
         return self.size // 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from graft.speaking import Speaker
+    from graft.decode import Speaker
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,9 @@ class Result:
 
 def run(options: Options) -> Result:
     """Load the model; what it writes is written when the result is shown. Raises BadInput for prompts in two places."""
-    from graft.decode import Writing
+    from graft.decode import Speaker, Writing, read_prompts, typed
     from graft.errors import BadInput
     from graft.loading import find_base
-    from graft.speaking import Speaker, read_prompts, typed
 
     if options.prompt is not None and options.prompts is not None:
         raise BadInput("give --prompt or --prompts, not both.")

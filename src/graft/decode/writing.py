@@ -1,6 +1,6 @@
-"""Writing text with a model, piece by piece: prompts as the adapter's task makes them, sampling, several turns."""
+"""Writing text with a model, piece by piece as it comes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
@@ -10,10 +10,8 @@ import torch
 from torch import nn
 
 from graft.data.answering import end_tokens
-from graft.data.encoding import prompt_ids
 from graft.data.losses import inference
 from graft.data.task import Task
-from graft.data.templates import columns_of
 from graft.data.turns import end_marker
 from graft.errors import BadInput
 
@@ -46,40 +44,6 @@ class Writing:
             wrong.append("top_k and top_p choose among tokens: give a --temperature above 0")
         if wrong:
             raise BadInput("; ".join(wrong) + ".")
-
-
-def prompted(task: Task | None, tokenizer: Any, asked: str | Mapping[str, Any], turns: Sequence[Any] = ()) -> list[int]:
-    """The ids that the model goes on from, as the task makes its prompts; without a task the text as it is.
-
-    asked: a text, or a row for a template with several columns. turns: earlier messages of a chat. Raises BadInput when
-    the template needs columns that a text alone does not give.
-    """
-    kind = task.kind if task is not None else None
-    if kind == "chat":
-        assert task is not None
-        messages = asked["messages"] if isinstance(asked, Mapping) else [*turns, {"role": "user", "content": asked}]
-        return list(task.encode({"messages": messages}, tokenizer)["input_ids"])
-    if kind == "generation":
-        assert task is not None
-        return list(task.encode(_row(task, asked), tokenizer)["input_ids"])
-    if not isinstance(asked, str):
-        raise BadInput(f"a row with {', '.join(asked)} needs an adapter with a prompt template; give a text.")
-    start, rest = prompt_ids(asked, tokenizer)
-    return [*start, *rest]
-
-
-def _row(task: Any, asked: str | Mapping[str, Any]) -> Mapping[str, Any]:
-    columns = columns_of(task.template)
-    if isinstance(asked, str):
-        if len(columns) > 1:
-            raise BadInput(
-                f"the adapter's template needs the columns {', '.join(sorted(columns))}: give prompts as rows in a "
-                ".jsonl file with --prompts."
-            )
-        return {next(iter(columns)): asked}
-    if missing := sorted(columns - asked.keys()):
-        raise BadInput(f"the adapter's template needs the columns {', '.join(missing)}, which a prompt lacks.")
-    return asked
 
 
 def write(

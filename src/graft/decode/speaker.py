@@ -1,17 +1,15 @@
 """A speaker: a model that answers prompts, with an adapter, without, or both side by side."""
 
-import json
-import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from graft import checkpoint
 from graft.attach import use
 from graft.data.task import Task
 from graft.data.tasks import from_dict
-from graft.decode import Writing, prompted, write
-from graft.errors import BadInput, Refused
+from graft.decode.prompts import prompted
+from graft.decode.writing import Writing, write
+from graft.errors import Refused
 from graft.loading import Precision, Source, kept_with, load_generator
 
 WRITES = ("generation", "chat", "language_modeling")
@@ -70,42 +68,6 @@ class Speaker:
             return
         with use(self.model, self.systems[system]):
             yield from write(self.model, self.tokenizer, ids, self.how, self.task)
-
-
-def read_prompts(path: Path) -> list[Any]:
-    """The prompts of a file: lines of text, or of JSON (texts, or rows for a template).
-
-    Raises BadInput with the line that cannot be read.
-    """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read the prompts {path}: {error}.") from error
-    if path.suffix not in (".jsonl", ".json"):
-        return [line for line in lines if line.strip()]
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise BadInput(f"{path}:{number}: not JSON: {error}.") from error
-        if not isinstance(row, (str, dict)):
-            raise BadInput(f"{path}:{number}: a prompt is a text or an object, this is {type(row).__name__}.")
-        found.append(row["prompt"] if isinstance(row, dict) and row.keys() == {"prompt"} else row)
-    return found
-
-
-def typed() -> Iterator[str]:
-    """Prompts typed at the terminal, or piped in, until an empty line or the end."""
-    while True:
-        if sys.stdin.isatty():
-            print("> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline().rstrip("\n")
-        if not line.strip():
-            return
-        yield line
 
 
 def _task(adapter: str | None) -> Task | None:
