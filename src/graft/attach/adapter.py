@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
+from graft.anatomy.tree import ranges
 from graft.method import Method, Part
 
 
@@ -92,6 +93,21 @@ class Adapter:
         if self.trained:
             roles["tensors in place"] = len(self.trained)
         return dict(roles)
+
+    def reach(self) -> list[str]:
+        """Sites asked for and sites hooked, a line for each stack and role, with their layers."""
+        asked: dict[str, list[Placed]] = {}
+        for placed in self.placed:
+            if placed.site is not None and not placed.head:
+                cross = "cross-attention " if placed.site.cross else ""
+                asked.setdefault(f"{placed.site.stack} {cross}{placed.site.role}", []).append(placed)
+        here, lines = {id(module) for module in self.model.modules()}, []
+        for role, items in asked.items():
+            hooked = [p.site for p in items if p.site is not None and id(p.part) in here]
+            layers = sorted({site.layer for site in hooked if site.layer is not None})
+            where = f", layers {ranges(layers)}" if layers else ""
+            lines.append(f"{role}: {len(hooked)} of {len(items)} sites{where}")
+        return lines + ([f"{len(self.trained)} tensors of the base in place"] if self.trained else [])
 
     @property
     def counts(self) -> Counts:

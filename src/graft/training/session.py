@@ -85,7 +85,7 @@ class Session:
             "method": " + ".join(_spelled(describe(term)) for term in self.method.methods()),
             "task": f"{study.task.kind}, {len(study.train):,} train, {len(study.validation):,} validation, "
                     f"{len(study.test):,} test rows",
-            "coverage": ", ".join(f"{role} {number}" for role, number in self.adapter.coverage.items()),
+            "coverage": "; ".join(self.adapter.reach()),
             "trainable": f"{counts.trainable:,} ({counts.trainable / counts.total:.3%} of the base)"
                          + (f", and {counts.head:,} of the head" if counts.head else ""),
             "stored": f"{counts.stored / 1024:,.1f} KiB",
