@@ -3,7 +3,9 @@ SHELL  := /bin/bash
 PYTHON ?= python3
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
-CPU    := --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu
+# Without a GPU the CPU build of torch is enough, and several GB smaller than the default one: give the address of the
+# index that torch's own instructions name for it, as in `make setup TORCH_INDEX=...`.
+INDEX  := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
 .DEFAULT_GOAL := help
@@ -42,14 +44,11 @@ bench: .venv/ready-dev   ## measure against peers
 clean:           ## remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# Without a GPU the CPU build of torch is enough, and several GB smaller than the one on PyPI.
 .venv/ready: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@command -v nvidia-smi >/dev/null || $(PIP) $(CPU) torch \
-		|| echo "no CPU build of torch to be had; taking the default one"
-	@$(PIP) -e .
+	@$(PIP) $(INDEX) -e .
 	@touch $@
 
 .venv/ready-dev: .venv/ready
-	@$(PIP) -e '.[dev,track]'
+	@$(PIP) $(INDEX) -e '.[dev,track]'
 	@touch $@

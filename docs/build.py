@@ -1,25 +1,46 @@
-"""Write docs/reference from the code: every verb and every method, with every option. `--check` only compares.
+"""Write what the docs say about the code from the code. `--check` only compares.
 
-One annotated field is the option on the command line, the key in a recipe, the row here.
+reference/       every verb and every method, with every option: one annotated field is the option on the command
+                 line, the key in a recipe, and the row here
+sites-*.svg      the picture of the README (picture.py)
+<!-- name -->    tables inside written pages (tables.py)
 """
 
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+import picture
+import tables
 
 from graft import catalogue, verbs
 from graft.files import write_text
 from graft.options.fields import Field, fields_of, type_name
 
-REFERENCE = Path(__file__).parent / "reference"
+DOCS = Path(__file__).parent
+REFERENCE = DOCS / "reference"
 WRITTEN = "<!-- Written by `make docs` from the source; do not edit. -->\n\n"
 
 
 def pages() -> dict[Path, str]:
-    """Every page of the reference."""
-    return {REFERENCE / "verbs.md": _verbs(), REFERENCE / "methods.md": _methods()}
+    """Everything that is written from the code: the reference, the picture, and pages with tables in them."""
+    made = {REFERENCE / "verbs.md": _verbs(), REFERENCE / "methods.md": _methods()}
+    made |= {DOCS / f"sites-{theme}.svg": picture.picture(theme) for theme in picture.COLORS}
+    return made | {page: _filled(page) for page in (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))}
+
+
+def _filled(page: Path) -> str:
+    """A written page with its tables as they are now."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"<!-- {match[1]} -->\n{tables.TABLES[match[1]]()}<!-- /{match[1]} -->"
+
+    names = "|".join(tables.TABLES)
+    text = page.read_text(encoding="utf-8")
+    return re.sub(rf"<!-- ({names}) -->\n.*?<!-- /\1 -->", table, text, flags=re.DOTALL)
 
 
 def _verbs() -> str:

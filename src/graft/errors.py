@@ -1,10 +1,10 @@
 """Every error graft raises on purpose. A message says what was wrong, where, what was seen and what to do.
 
-    GraftError                 the command line prints the message and exits with `exit_code`
-    ├── BadInput               an option, a file, a row or a value cannot be used            (exit 2)
-    ├── Refused                the request is understood and cannot be done here             (exit 2)
-    ├── NotApplied             an adapter does not reach, move or change what it should      (exit 1)
-    └── GateFailed             a stated gate was not passed: it did not help, parity broke   (exit 1)
+GraftError                 the command line prints the message and exits with `exit_code`
+├── BadInput               an option, a file, a row or a value cannot be used            (exit 2)
+├── Refused                the request is understood and cannot be done here             (exit 2)
+├── NotApplied             an adapter does not reach, move or change what it should      (exit 1)
+└── GateFailed             a stated gate was not passed: it did not help, parity broke   (exit 1)
 """
 
 

@@ -30,7 +30,9 @@ def writing(target: str | Path) -> Iterator[Path]:
         os.replace(temporary, target)
         _fsync(target.parent)
     except OSError as error:
-        raise BadInput(f"cannot write {target}: {error.strerror or error}. Free some space or choose another folder.") from error
+        raise BadInput(
+            f"cannot write {target}: {error.strerror or error}. Free some space or choose another folder."
+        ) from error
     finally:
         if temporary is not None and temporary.exists():
             temporary.unlink()
@@ -58,7 +60,9 @@ def writing_folder(target: str | Path) -> Iterator[Path]:
             os.replace(temporary, target)
         _fsync(target.parent)
     except OSError as error:
-        raise BadInput(f"cannot write {target}: {error.strerror or error}. Free some space or choose another folder.") from error
+        raise BadInput(
+            f"cannot write {target}: {error.strerror or error}. Free some space or choose another folder."
+        ) from error
     finally:
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary)

@@ -12,12 +12,15 @@ and never asks what kind of layer, model, adapter name or device it sits on: the
 """
 
 import ast
+import difflib
 import functools
 import importlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +38,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": nn.functional.gelu,
     "silu": nn.functional.silu,
     "tanh": torch.tanh,
+}
+
+# What a plain annotation allows: in words, and as a test.
+PLAIN: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    bool: ("True or False", lambda value: isinstance(value, bool)),
+    int: ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    float: ("a number", lambda value: type(value) in (int, float) and math.isfinite(value)),
+    str: ("text", lambda value: isinstance(value, str)),
 }
 
 VERBS = ("before", "after", "params", "keys_values", "tokens")
@@ -126,6 +137,11 @@ class Method:
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "exact"
     in_place: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        """Refuse values that a field's type does not allow; a method with rules of its own calls this first."""
+        for f in fields(self):
+            allowed(self, f.name, f.type)
+
     def expression(self) -> str:
         """The site expression this method asks for."""
         return getattr(self, "sites", "")
@@ -202,6 +218,22 @@ class Sum(Method):
         return min(term.learning_rate for term in self.terms)
 
 
+def allowed(method: Method, name: str, kind: Any) -> None:
+    """Refuse a hyperparameter whose value is not of its annotated type, or not one of its words."""
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    words = [word for each in kinds if get_origin(each) is Literal for word in get_args(each)]
+    plain = {each: PLAIN[each] for each in kinds if each in PLAIN}
+    value = getattr(method, name)
+    if not words and len(plain) < len(kinds):
+        return  # something richer, which the method checks itself
+    if value in words or any(fits(value) for _, fits in plain.values()):
+        return
+    said = " or ".join([*(text for text, _ in plain.values()), *(repr(word) for word in words)])
+    near = difflib.get_close_matches(str(value), map(str, words), n=1)
+    check(False, method, name, f"must be {said}", f"Did you mean {near[0]!r}?" if near else "Choose one of these.")
+
+
 def positive(method: Method, *names: str) -> None:
     """Refuse hyperparameters that must be whole numbers of at least 1."""
     for name in names:
@@ -264,8 +296,6 @@ def files() -> dict[str, str]:
 
 def find(name: str) -> type[Method]:
     """The method class called `name`, by file name or class name. Raises BadInput with the nearest matches."""
-    import difflib
-
     by_name = {key.lower(): stem for stem, class_name in files().items() for key in (stem, class_name)}
     stem = by_name.get(name.strip().lower())
     if stem is None:

@@ -246,3 +246,45 @@ def test_tensorboard_gets_the_loss(home: Path, tmp_path: Path) -> None:
     seen = EventAccumulator(str(events))
     seen.Reload()
     assert [event.step for event in seen.Scalars("train/loss")] == [1, 2, 3, 4]
+
+
+def rows_of(task: str) -> list[dict[str, Any]]:
+    """A few rows of a task."""
+    import small
+
+    made: dict[str, Callable[[str, str], dict[str, Any]]] = {
+        "regression": lambda text, kind: {"text": text, "label": len(text) / 50 + 0.01},
+        "tagging": lambda text, kind: {
+            "tokens": text.split(),
+            "tags": ["B-A" if word in small.ANIMALS else "B-P" if word in small.PLANTS else "O" for word in text.split()],
+        },
+        "question_answering": lambda text, kind: {
+            "question": f"the {kind} is", "context": text, "answers": {"text": [text.split()[0]], "answer_start": [0]},
+        },
+        "multiple_choice": lambda text, kind: {
+            "question": text, "choices": ["animal", "plant"], "answer": 0 if kind == "animal" else 1,
+        },
+        "chat": lambda text, kind: {
+            "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": kind}]
+        },
+        "language_modeling": lambda text, kind: {"text": text},
+    }  # fmt: skip
+    return [made[task](*each) for each in small.sentences(40, 3)]
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [("regression", "bert"), ("regression", "llama"), ("tagging", "bert"), ("question_answering", "bert"),
+     ("multiple_choice", "bert"), ("chat", "llama"), ("language_modeling", "llama")],
+)  # fmt: skip
+def test_every_task_goes_from_rows_to_an_evaluated_adapter(home: Path, tmp_path: Path, task: str, kind: str) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in rows_of(task)))
+    tuned = graft.tune(
+        model=str(home / kind), data=str(rows), task=task, folder=tmp_path / "run", steps=4, batch=8, lr=1e-2, length=48,
+        splits=(0.5, 0.2, 0.3),
+    ).tuned  # fmt: skip
+    assert bool(tuned.adapter.counts.head) == (kind == "bert" or task == "regression")
+    again = graft.evaluate(model=str(home / kind), data=str(rows), adapter=str(tuned.folder)).found
+    assert again.task == type(again.task)(**vars(again.task)) and again.task.kind == task
+    assert again.outcome.verdict == tuned.outcome.verdict

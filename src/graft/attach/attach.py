@@ -152,9 +152,7 @@ def _sites(anatomy: Anatomy, method: Method) -> Sequence[Site]:
     selection = select(anatomy, expression)
     if selection.missing:
         missing = "\n".join(map(str, selection.missing))
-        raise NotApplied(
-            f"{type(method).__name__} asks for {expression!r} and cannot reach all of it:\n{missing}"
-        )
+        raise NotApplied(f"{type(method).__name__} asks for {expression!r} and cannot reach all of it:\n{missing}")
     return selection.sites
 
 

@@ -91,6 +91,7 @@ def surround(record: Grafted) -> None:
 
 
 def module_at(record: Grafted, path: str) -> nn.Module:
+    """The module of the base at a path."""
     return record.model.get_submodule(path)
 
 

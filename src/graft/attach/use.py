@@ -28,7 +28,14 @@ def use(model: nn.Module, names: str | Sequence[str | None] | None) -> Iterator[
     try:
         yield model
     finally:
-        _switch(record, before)
+        _switch(record, _left(record, before))
+
+
+def _left(record: Grafted, names: Names) -> Names:
+    """The names that were in use, or the last adapter left where one of them was detached meanwhile."""
+    every = names if isinstance(names, tuple) else (names,)
+    there = all(name is None or name in record.adapters for name in every)
+    return names if there else next(reversed(record.adapters), None)
 
 
 def _check(record: Grafted, names: Names) -> None:

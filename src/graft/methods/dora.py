@@ -66,6 +66,7 @@ class DoRA(Method):
     start: ClassVar = "near"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(self, "rank")
         check(0 <= self.dropout < 1, self, "dropout", "must be at least 0 and below 1", "Try 0.1.")
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
-from graft.method import ACTIVATIONS, Activation, Method, Part, StandIn, positive, zeros
+from graft.method import ACTIVATIONS, Activation, Method, Part, StandIn, check, positive, zeros
 
 if TYPE_CHECKING:
     from graft.attach.call import Call
@@ -56,7 +56,9 @@ class Houlsby(Method):
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "near"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(self, "bottleneck")
+        check(self.std > 0, self, "std", "must be above 0", "Try 0.001.")
 
     def expression(self) -> str:
         return f"{self.sites}; norm" if self.train_layernorm else self.sites

@@ -133,6 +133,7 @@ class LadderSide(Method):
     learning_rate: ClassVar[float] = 3e-3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(self, "reduction")
         if self.drop_every == 1 or self.drop_every < 0:
             raise BadInput(f"LadderSide: drop_every={self.drop_every} leaves no side block. Try 4, or 0 to keep all.")

@@ -31,6 +31,7 @@ class MAM(Method):
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(self, "tokens", "hidden", "bottleneck")
 
     def methods(self) -> tuple[Method, ...]:

@@ -58,6 +58,7 @@ class ParallelAdapter(Method):
     learning_rate: ClassVar[float] = 1e-3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(self, "bottleneck")
         check(0 <= self.dropout < 1, self, "dropout", "must be at least 0 and below 1", "Try 0.1.")
 

@@ -54,6 +54,7 @@ class Pfeiffer(Method):
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(self, "bottleneck")
 
     def build(self, site: Site) -> Part:

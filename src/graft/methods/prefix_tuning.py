@@ -96,6 +96,7 @@ class PrefixTuning(Method):
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(self, "tokens", "hidden")
         if self.variant == "hf" and self.reparameterize:
             raise BadInput("PrefixTuning: variant='hf' is PEFT's flat prefix. Leave reparameterize off.")

@@ -55,6 +55,7 @@ class PromptTuning(Method):
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(self, "tokens")
         if self.init in ("text", "classes") and not self.text.strip():
             raise BadInput(f"PromptTuning: init={self.init!r} begins from words. Give them as text='...'.")

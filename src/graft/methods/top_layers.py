@@ -31,6 +31,7 @@ class TopLayers(Method):
     in_place: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.k != "all" and (not isinstance(self.k, int) or self.k < 0):
             raise BadInput(f"TopLayers: k must be 0, a number of blocks, or 'all', got {self.k!r}.")
 

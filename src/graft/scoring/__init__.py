@@ -10,10 +10,10 @@ from graft.scoring.forgetting import forgetting, not_for
 from graft.scoring.items import write_items
 from graft.scoring.majority import majority
 from graft.scoring.outcome import Outcome, outcome
-from graft.scoring.score import length, score
+from graft.scoring.score import example, length, score
 from graft.scoring.table import show_outcome, show_samples, show_scores
 
 __all__ = [
-    "Outcome", "forgetting", "length", "majority", "not_for", "outcome", "score", "show_outcome", "show_samples",
+    "Outcome", "example", "forgetting", "length", "majority", "not_for", "outcome", "score", "show_outcome", "show_samples",
     "show_scores", "write_items",
 ]  # fmt: skip

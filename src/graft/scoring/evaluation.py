@@ -18,7 +18,7 @@ from graft.errors import BadInput
 from graft.loading import Base, Precision, Source, kept_with, load_base
 from graft.scoring.forgetting import forgetting
 from graft.scoring.outcome import Outcome, outcome
-from graft.scoring.score import score
+from graft.scoring.score import example, score
 from graft.statistics import Interval, interval
 
 Split = Literal["test", "validation", "train"]
@@ -93,7 +93,7 @@ def evaluate(
         rows = [rows[at] for at in sorted(random.Random(seed).sample(range(len(rows)), limit))]
     base = load_base(source, task, dtype=dtype, device=device, seed=extra.get("seed", seed))
     notes += base.notes
-    name = _attach(base, folder, force) if folder is not None else None
+    name = _attach(base, folder, force, task, rows[0]) if folder is not None else None
     systems = {"base": _score(base, task, rows, None, batch, show)}
     measured, against, forgot = {}, None, None
     if name is None:
@@ -108,8 +108,9 @@ def evaluate(
     return Evaluation(task, rows, systems, measured, against, forgot, notes)
 
 
-def _attach(base: Base, folder: str | Path, force: bool) -> str:
-    return checkpoint.load(base.model, folder, force=force).name
+def _attach(base: Base, folder: str | Path, force: bool, task: Task, row: Row) -> str:
+    batch = example(base.model, base.tokenizer, task, row)
+    return checkpoint.load(base.model, folder, force=force, batch=batch).name
 
 
 def _score(base: Base, task: Task, rows: Sequence[Row], name: str | None, batch: int, show: bool) -> list[Record]:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from graft.data.losses import to_device
 from graft.data.task import Features, Record, Task
 from graft.errors import BadInput
 from graft.memory import Portions
@@ -44,6 +45,15 @@ def score(
         {**record, "input": task.input(rows[record["item"]]), "reference": task.reference(rows[record["item"]])}
         for record in task.gather(found)
     ]
+
+
+def example(model: nn.Module, tokenizer: Any, task: Task, row: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What the model takes for one row, to ask with `graft.attach.probe` whether an adapter does anything."""
+    inputs = to_device(task.inputs(task.collate(task.features([row], tokenizer)[:1], tokenizer)), model)
+    if model.config.is_encoder_decoder and "labels" in inputs:  # type: ignore[union-attr]
+        # Such a model makes its decoder's input from the labels, which `probe` leaves out.
+        inputs["decoder_input_ids"] = inputs["labels"].clamp(min=0)
+    return inputs
 
 
 def length(feature: Mapping[str, Any]) -> int:

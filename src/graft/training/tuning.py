@@ -18,7 +18,7 @@ from graft.attach import Adapter, attach, probe, use
 from graft.data.rows import Row
 from graft.data.task import Record, Task
 from graft.method import Method
-from graft.scoring import Outcome, forgetting, majority, not_for, outcome, score, write_items
+from graft.scoring import Outcome, example, forgetting, majority, not_for, outcome, score, write_items
 from graft.training import folder as runs
 from graft.training.loop import Fit, fit
 from graft.training.options import TrainingOptions
@@ -82,7 +82,7 @@ def tune(
         model, tokenizer, task, train, task.features(study.validation, tokenizer), adapter, options, folder=folder,
         resume_from=resume_from, where=[row.where for row in study.train], run=study.source, show=show,
     )  # fmt: skip
-    probe(model, name, _batch(study, scored))
+    probe(model, name, example(model, tokenizer, task, scored[0]))
     with use(model, name):
         after = score(model, tokenizer, task, scored, title="scoring the adapter", show=show)
     found = outcome(task.metrics, before, after, metric=metric, seed=options.seed)
@@ -104,17 +104,6 @@ def prepared(study_model: nn.Module, method: Method, name: str, tokenizer: Any, 
     """Attach a method with its random start from a seed."""
     torch.manual_seed(seed)
     return attach(study_model, method, name, tokenizer=tokenizer)
-
-
-def _batch(study: Study, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    from graft.data.losses import to_device
-
-    feature = study.task.features(rows[:1], study.tokenizer)[:1]
-    inputs = to_device(study.task.inputs(study.task.collate(feature, study.tokenizer)), study.model)
-    # An encoder-decoder model makes its decoder's input from the labels.
-    if study.model.config.is_encoder_decoder:  # type: ignore[union-attr]
-        inputs["decoder_input_ids"] = inputs["labels"].clamp(min=0)
-    return inputs
 
 
 def _floor(study: Study, before: Sequence[Record], after: Sequence[Record], seed: int) -> Outcome | None:
