@@ -40,7 +40,7 @@ def writing(target: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def writing_folder(target: str | Path) -> Iterator[Path]:
-    """Give a temporary folder beside the target; on leaving without an error it becomes the target, replacing an old one."""
+    """Give a temporary folder beside the target; left without an error it becomes the target, replacing an old one."""
     target = Path(target)
     temporary = None
     try:

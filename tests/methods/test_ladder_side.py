@@ -1,12 +1,12 @@
 """Ladder side-tuning: its size, that nothing back-propagates into the base, and what that saves."""
 
-import cases
 import pytest
 import torch
-import zoo
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, T5Config
 
+import cases
+import zoo
 from graft.attach import attach
 from graft.errors import BadInput
 from graft.methods.ladder_side import LadderSide

@@ -43,7 +43,7 @@ def demonstrate(
     show: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Record], list[Entry]]:
-    """The base's records, and an entry for each method, tuned for `seconds` at its own learning rate, one seed, no search.
+    """The base's records, and an entry for each method, tuned for `seconds`: one seed, no search.
 
     Every adapter is saved under `folder` and taken off the model again. tell: called with a line before each piece of
     work. Raises what `fit` and `probe` raise.

@@ -83,7 +83,8 @@ class Result:
         for entry in self.entries:
             console.print(Text(f"{entry.name}: {entry.folder}"), soft_wrap=True)
         if self.entries:
-            use = f"graft generate --model {self.options.base} --adapter {self.entries[0].folder} --prompt 'def area(r): …'"
+            adapter = self.entries[0].folder
+            use = f"graft generate --model {self.options.base} --adapter {adapter} --prompt 'def area(r): …'"
             console.print(Text("use one: ", "bold").append(use, "bold cyan"), soft_wrap=True)
 
 
