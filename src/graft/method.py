@@ -140,7 +140,7 @@ class Method:
     def __post_init__(self) -> None:
         """Refuse values that a field's type does not allow; a method with rules of its own calls this first."""
         for f in fields(self):
-            allowed(self, f.name, f.type)
+            allowed(self, f.name, f.type, f.default)
 
     def expression(self) -> str:
         """The site expression this method asks for."""
@@ -218,7 +218,7 @@ class Sum(Method):
         return min(term.learning_rate for term in self.terms)
 
 
-def allowed(method: Method, name: str, kind: Any) -> None:
+def allowed(method: Method, name: str, kind: Any, default: Any) -> None:
     """Refuse a hyperparameter whose value is not of its annotated type, or not one of its words."""
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
@@ -231,7 +231,9 @@ def allowed(method: Method, name: str, kind: Any) -> None:
         return
     said = " or ".join([*(text for text, _ in plain.values()), *(repr(word) for word in words)])
     near = difflib.get_close_matches(str(value), map(str, words), n=1)
-    check(False, method, name, f"must be {said}", f"Did you mean {near[0]!r}?" if near else "Choose one of these.")
+    check(
+        False, method, name, f"must be {said}", f"Did you mean {near[0]!r}?" if near else f"The default is {default!r}."
+    )
 
 
 def positive(method: Method, *names: str) -> None:

@@ -65,6 +65,17 @@ def test_a_failing_forward_leaves_the_model_usable(two: tuple) -> None:
     assert same(model, batch, outs["b"])
 
 
+def test_what_was_in_use_may_be_gone_afterwards(two: tuple) -> None:
+    model, batch, outs = two
+    with use(model, "a"):
+        detach(model, "b")
+        assert same(model, batch, outs["a"])
+    assert same(model, batch, outs["a"])
+    with use(model, None):
+        detach(model, "a")
+    assert grafted(model) is None and torch.equal(zoo.forward(model, batch), outs[None])
+
+
 def test_what_is_refused(two: tuple) -> None:
     model, batch, _ = two
     with pytest.raises(BadInput, match=r"no adapter c, d; attached are: a, b"), use(model, ["c", "a", "d", None]):
