@@ -21,6 +21,14 @@ METRICS = ("rougeL", "loss", "perplexity")
 
 
 @dataclass(frozen=True)
+class Contestant:
+    """A method with its hyperparameters, and a peak learning rate (None: the method's own)."""
+
+    method: Method
+    rate: float | None = None
+
+
+@dataclass(frozen=True)
 class Entry:
     """One way that was tried: what it costs, how it scored against the base, and where its adapter is."""
 
@@ -35,7 +43,7 @@ class Entry:
 
 def demonstrate(
     study: Study,
-    methods: dict[str, Method],
+    contestants: dict[str, Contestant],
     seconds: float,
     folder: Path,
     *,
@@ -54,11 +62,11 @@ def demonstrate(
     train = task.features(study.train, tokenizer, train=True)
     validation = task.features(study.validation, tokenizer)
     entries = []
-    for name, method in methods.items():
+    for name, contestant in contestants.items():
         tell(f"tuning {name} for {seconds:.0f} s, then scoring it")
         torch.manual_seed(seed)
-        adapter = attach(model, method, name.replace("_", "-"), tokenizer=tokenizer)
-        options = TrainingOptions(seconds=seconds, batch=16, checks=3, seed=seed)
+        adapter = attach(model, contestant.method, name.replace("_", "-"), tokenizer=tokenizer)
+        options = TrainingOptions(seconds=seconds, batch=16, checks=3, seed=seed, lr=contestant.rate)
         fitted = fit(model, tokenizer, task, train, validation, adapter, options, show=show)
         probe(model, adapter.name)
         with use(model, adapter.name):

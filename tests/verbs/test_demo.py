@@ -1,0 +1,47 @@
+"""`graft demo` on a tiny base: every step of the real one, a second for each method."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import graft
+from graft.errors import BadInput
+
+
+def test_every_method_leaves_an_adapter_and_a_row(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graft.data.stdlib.functions", _few)
+    result = graft.demo(base=str(home / "llama"), folder=tmp_path, methods=("lora", "bitfit"), seconds=1, rows=8)
+    shown = io.StringIO()
+    result.show(Console(width=160, file=shown))
+    told = json.loads(json.dumps(result.as_json()))
+    assert list(told["methods"]) == ["lora", "bitfit"] and told["rows"]["test"] == 8
+    for name, entry in told["methods"].items():
+        assert entry["steps"] >= 3 and entry["trainable"] > 0
+        assert (tmp_path / name / "adapter" / "adapter.safetensors").stat().st_size >= entry["stored_bytes"]
+        assert name in shown.getvalue()
+    assert [sample.keys() >= {"input", "reference", "base", "lora", "bitfit"} for sample in told["samples"]] == [
+        True
+    ] * 3
+
+
+def test_an_unknown_method_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="lora"):
+        graft.demo(methods=("lorra",), folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def _few(longest: int = 1000, library: object = None) -> list[object]:
+    """Short functions in many modules, in place of the whole standard library."""
+    from graft.data.stdlib import Function
+
+    words = ("apple", "river", "stone", "cloud", "field", "light", "paper", "glass", "wheel", "bread")
+    pairs = [(a, b) for a in words for b in words if a != b]
+    return [
+        Function(
+            f"def get_{a}_{b}():\n    return {a!r} + {b!r}", f"Return the {a} of the {b}.", f"m{i}", f"get_{a}_{b}"
+        )
+        for i, (a, b) in enumerate(pairs)
+    ]
