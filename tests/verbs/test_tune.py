@@ -40,7 +40,7 @@ def test_it_helps_and_says_everything(runs: Runs, home: Path, rows: str) -> None
     result = runs(rows)
     text = printed(result)
     assert result.exit_code == 0 and result.tuned.outcome.helped
-    assert re.search(r"coverage +q 2, k 2, v 2, o 2, ", text)
+    assert re.search(r"coverage +\w+ q: 2 of 2 sites, layers 0-1; \w+ k: 2 of 2 sites", text)
     assert re.search(r"trainable +[\d,]+ \([\d.]+% of the base\)", text) and re.search(r"stored +[\d.]+ KiB", text)
     assert re.search(r"training +80 steps in [\d.]+ s, [\d,]+ tokens/s, 16 rows at once, best at step \d+", text)
     assert re.search(r"peak memory +[\d,]+ MiB \(resident", text)
@@ -256,7 +256,7 @@ def rows_of(task: str) -> list[dict[str, Any]]:
         "regression": lambda text, kind: {"text": text, "label": len(text) / 50 + 0.01},
         "tagging": lambda text, kind: {
             "tokens": text.split(),
-            "tags": ["B-A" if word in small.ANIMALS else "B-P" if word in small.PLANTS else "O" for word in text.split()],
+            "tags": ["B-A" if w in small.ANIMALS else "B-P" if w in small.PLANTS else "O" for w in text.split()],
         },
         "question_answering": lambda text, kind: {
             "question": f"the {kind} is", "context": text, "answers": {"text": [text.split()[0]], "answer_start": [0]},
@@ -281,8 +281,8 @@ def test_every_task_goes_from_rows_to_an_evaluated_adapter(home: Path, tmp_path:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in rows_of(task)))
     tuned = graft.tune(
-        model=str(home / kind), data=str(rows), task=task, folder=tmp_path / "run", steps=4, batch=8, lr=1e-2, length=48,
-        splits=(0.5, 0.2, 0.3),
+        model=str(home / kind), data=str(rows), task=task, folder=tmp_path / "run", steps=4, batch=8, lr=1e-2,
+        length=48, splits=(0.5, 0.2, 0.3),
     ).tuned  # fmt: skip
     assert bool(tuned.adapter.counts.head) == (kind == "bert" or task == "regression")
     again = graft.evaluate(model=str(home / kind), data=str(rows), adapter=str(tuned.folder)).found

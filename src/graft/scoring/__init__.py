@@ -14,6 +14,6 @@ from graft.scoring.score import example, length, score
 from graft.scoring.table import show_outcome, show_samples, show_scores
 
 __all__ = [
-    "Outcome", "example", "forgetting", "length", "majority", "not_for", "outcome", "score", "show_outcome", "show_samples",
-    "show_scores", "write_items",
+    "Outcome", "example", "forgetting", "length", "majority", "not_for", "outcome", "score", "show_outcome",
+    "show_samples", "show_scores", "write_items",
 ]  # fmt: skip
