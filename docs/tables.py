@@ -1,0 +1,144 @@
+"""Tables inside written pages. `<!-- methods -->` … `<!-- /methods -->` in a page holds what `methods()` here gives."""
+
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import graft
+from graft import catalogue
+from graft.anatomy import skeleton
+from graft.data.kinds import KINDS
+from graft.data.rows import ALLOWANCES
+from graft.errors import Refused
+
+RESULTS = Path(__file__).parent / "results.json"
+FAMILIES = {
+    "parameter": "Change the parameters", "function": "Change what passes", "selective": "Train some of the base's own",
+    "input": "Add to the input", "side": "A network beside the base", "hybrid": "Sums",
+}  # fmt: skip
+STARTS = {"exact": "yes", "near": "nearly", "elsewhere": "no"}
+BERT = {"architectures": ["BertForSequenceClassification"]}
+LLAMA = {"vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 11008,
+         "num_attention_heads": 32, "architectures": ["LlamaForCausalLM"]}  # fmt: skip
+TINY = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 32}
+
+
+def methods() -> str:
+    """Every method by family: what it computes, how it starts, whether it merges, and what it costs on two models."""
+    from transformers import BertConfig, LlamaConfig
+
+    sizes = [skeleton(BertConfig(**BERT)), skeleton(LlamaConfig(**LLAMA))]
+    entries = [getattr(graft, entry.class_name) for entry in catalogue.methods().values()]
+    text = ""
+    for family in sorted({kind.family for kind in entries}, key=list(FAMILIES).index):
+        text += f"\n### {FAMILIES[family]}\n\n"
+        text += "| | computes | starts as the base | merges | learning rate | BERT-base | Llama 7B | stored |\n"
+        text += "|---|---|---|---|---|---|---|---|\n"
+        for kind in sorted((kind for kind in entries if kind.family == family), key=lambda kind: kind.__name__):
+            counts = [_counts(model, kind()) for model in sizes]
+            link = f"[{kind.__name__}](reference/methods.md#{kind.slug()})"
+            cells = [link, _formula(kind), STARTS[kind.start], _merges(kind), f"{kind.learning_rate:g}"]
+            cells += [f"{found.trainable:,}" for found in counts]
+            text += f"| {' | '.join([*cells, _size(counts[1].stored)])} |\n"
+    return text
+
+
+def kinds() -> str:
+    """The kinds of rows: their columns, the task, and other names of the columns."""
+    text = "| columns | task | also by these names |\n|---|---|---|\n"
+    for kind in KINDS:
+        tasks = "refused for now" if kind.tasks == ("preference",) else " or ".join(kind.tasks)
+        text += f"| `{kind.name}` | {tasks} | {'; '.join(_aliases(kind.alternatives))} |\n"
+    return text
+
+
+def _aliases(alternatives: Sequence[tuple[tuple[str, str], ...]]) -> list[str]:
+    """Other names of columns: by column where each may be named for itself, else the names that go together."""
+    rest = list(dict.fromkeys(alternative[:-1] for alternative in alternatives))
+    last = list(dict.fromkeys(alternative[-1] for alternative in alternatives))
+    if not alternatives[0][1:] or len(rest) * len(last) > len(alternatives):
+        own, *others = [",".join(column for _, column in alternative) for alternative in alternatives]
+        return [f"{own}: " + ", ".join(f"`{names}`" for names in others)] if others else []
+    return [*_aliases(rest), *_aliases([(name,) for name in last])]
+
+
+def allowances() -> str:
+    """What can be allowed of what the data gate refuses, and what happens then."""
+    text = "| `--allow` | what it does |\n|---|---|\n"
+    return text + "".join(f"| `{name}` | {effect} |\n" for name, effect in ALLOWANCES.items())
+
+
+def results() -> str:
+    """What `graft demo --json` measured, once it is in results.json; nothing before that."""
+    if not RESULTS.exists():
+        return ""
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    rows = found["rows"]
+    text = (
+        f"`make demo`, on two cores: the bundled base **{found['base']}** learns to describe functions from "
+        f"{rows['train']:,} of them, and is scored on {rows['test']:,} of the standard library that it has not seen. "
+        f"One seed, no search, {found['seconds']:g} seconds of training each; 95 % intervals of the difference.\n\n"
+        "| | trainable | stored | peak memory | perplexity | ROUGE-L | against the base |\n|---|--:|--:|--:|--:|--:|--:|\n"
+    )
+    for number, (name, one) in enumerate(found["methods"].items()):
+        scores = one["scores"]["metrics"]
+        if not number:
+            base = [scores[metric]["base"]["value"] for metric in ("perplexity", "rougeL")]
+            text += f"| the base, untouched | 0 | | | {base[0]:.1f} | {base[1]:.1f} | |\n"
+        gain = scores["rougeL"]["difference"]
+        text += (
+            f"| {catalogue.methods()[name].class_name} | {one['trainable']:,} | {_size(one['stored_bytes'])} "
+            f"| {one['peak_memory_bytes'] / 2**20:,.0f} MiB | {scores['perplexity']['other']['value']:.1f} "
+            f"| {scores['rougeL']['other']['value']:.1f} "
+            f"| {gain['value']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f}) |\n"
+        )
+    return text
+
+
+def _counts(model: Any, method: Any) -> Any:
+    adapter = graft.attach(model, method, head=False)
+    try:
+        return adapter.counts
+    finally:
+        graft.detach(model)
+
+
+def _merges(kind: Any) -> str:
+    """Whether it does, tried on a model with biases and on one without."""
+    from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
+
+    can = []
+    for model in (BertModel(BertConfig(**TINY)), LlamaModel(LlamaConfig(**TINY))):
+        if kind.in_place:
+            return "is in the weights"
+        small = {name: 2 for name in ("rank", "bottleneck", "tokens", "hidden") if name in kind.__dataclass_fields__}
+        graft.attach(model, kind(**small))
+        try:
+            graft.merge(model)
+            can.append(True)
+        except Refused:
+            can.append(False)
+    return "yes" if all(can) else "where the model has biases" if can[0] else "no"
+
+
+def _formula(kind: Any) -> str:
+    """The first formula of the method's own file; methods without one say what they do."""
+    described = inspect.getdoc(importlib.import_module(kind.__module__)) or ""
+    found = re.search(r"^ {4}(\S.*)$", described, re.MULTILINE)
+    if not found:
+        return described.partition("\n")[0].replace("|", "\\|")
+    return "`" + re.sub(r"\s{2,}", " ", found[1]).replace("|", "\\|") + "`"
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} B"
+
+
+TABLES = {table.__name__: table for table in (methods, kinds, allowances, results)}
