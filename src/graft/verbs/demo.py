@@ -15,7 +15,7 @@ SHOWN = 3
 SETTINGS: dict[str, tuple[dict[str, Any], float]] = {
     "lora": ({"sites": "all-linear"}, 5e-3),
     "pfeiffer": ({}, 3e-3),
-    "prefix_tuning": ({}, 3e-2),
+    "prefix_tuning": ({"reparameterize": True}, 3e-3),
     "bitfit": ({}, 1e-2),
 }
 
