@@ -43,7 +43,7 @@ class BitFit(Method):
     sites: Annotated[str, "whose biases"] = "all-linear norm"
 
     family: ClassVar[str] = "selective"
-    learning_rate: ClassVar[float] = 2e-3
+    learning_rate: ClassVar[float] = 6e-3
 
     def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
         return [(site, Bias(site)) for site in sites if _has_or_gets(site)]

@@ -61,7 +61,7 @@ class IA3(Method):
     variant: Annotated[Literal["paper", "hf"], "paper: k v down; hf: k v o down, as PEFT does on BERT"] = "paper"
 
     family: ClassVar[str] = "function"
-    learning_rate: ClassVar[float] = 5e-3
+    learning_rate: ClassVar[float] = 2e-2
 
     def expression(self) -> str:
         return self.sites or SITES[self.variant]

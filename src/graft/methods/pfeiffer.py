@@ -50,7 +50,7 @@ class Pfeiffer(Method):
     sites: Annotated[str, "which sub-layers"] = "ffn"
 
     family: ClassVar[str] = "function"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:

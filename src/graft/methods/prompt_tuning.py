@@ -51,7 +51,7 @@ class PromptTuning(Method):
     )
 
     family: ClassVar[str] = "input"
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 1e-1
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:

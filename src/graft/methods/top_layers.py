@@ -18,6 +18,8 @@ from graft.method import Method
 if TYPE_CHECKING:
     from graft.anatomy import Anatomy
 
+HEAD_ALONE = 6e-2  # a linear map of fixed features bears far higher rates than pretrained tensors, and needs them
+
 
 @dataclass(frozen=True)
 class TopLayers(Method):
@@ -27,13 +29,15 @@ class TopLayers(Method):
     final_norm: Annotated[bool, "train the norm after the last block too"] = False
 
     family: ClassVar[str] = "selective"
-    learning_rate: ClassVar[float] = 5e-5
+    learning_rate: ClassVar[float] = 1e-4
     in_place: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.k != "all" and (not isinstance(self.k, int) or self.k < 0):
             raise BadInput(f"TopLayers: k must be 0, a number of blocks, or 'all', got {self.k!r}.")
+        if self.k == 0:
+            object.__setattr__(self, "learning_rate", HEAD_ALONE)
 
     def choose(self, anatomy: "Anatomy", model: nn.Module) -> Iterable[str]:
         names = [name for name, _ in model.named_parameters()]

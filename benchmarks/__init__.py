@@ -1,0 +1,1 @@
+"""Measurements of graft on real models and data: `python -m benchmarks` runs them all, resuming what is done."""
