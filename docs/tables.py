@@ -13,6 +13,7 @@ from graft import catalogue
 from graft.anatomy import skeleton
 from graft.data.kinds import KINDS
 from graft.data.rows import ALLOWANCES
+from graft.data import tasks as task_files
 from graft.errors import Refused
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -64,6 +65,18 @@ def _aliases(alternatives: Sequence[tuple[tuple[str, str], ...]]) -> list[str]:
         own, *others = [",".join(column for _, column in alternative) for alternative in alternatives]
         return [f"{own}: " + ", ".join(f"`{names}`" for names in others)] if others else []
     return [*_aliases(rest), *_aliases([(name,) for name in last])]
+
+
+def tasks() -> str:
+    """Every task: the head that transformers puts on the base, and the metrics."""
+    text = "| task | model class | metrics |\n|---|---|---|\n"
+    for name in task_files.kinds():
+        task = task_files.find(name)
+        head = "`" + task.head + "`"
+        if name == "generation":
+            head += ", or `AutoModelForSeq2SeqLM`"
+        text += f"| {name} | {head} | {', '.join(task.metrics)} |\n"
+    return text
 
 
 def allowances() -> str:
@@ -141,4 +154,4 @@ def _size(count: int) -> str:
     return f"{count} B"
 
 
-TABLES = {table.__name__: table for table in (methods, kinds, allowances, results)}
+TABLES = {table.__name__: table for table in (methods, kinds, tasks, allowances, results)}
