@@ -55,6 +55,10 @@ def find_base(model: str | Path, trust_remote_code: bool = False) -> Source:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(f"{model}: no usable tokenizer. {str(error).strip().splitlines()[0]}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a folder without its files
+        raise BadInput(
+            f"{model}: no usable tokenizer. Its vocabulary is empty; put the tokenizer's files beside the model."
+        )
     return Source(str(model), place, config, tokenizer, trust_remote_code)
 
 
@@ -88,21 +92,53 @@ def load_generator(source: Source, *, dtype: Precision = "auto", device: str = "
 def _read(
     source: Source, auto: str, dtype: Precision, device: str, seed: int, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """The model by an Auto class, on the device, in evaluation mode, and transformers' report of what was missing."""
+    """The model by an Auto class, on the device, in evaluation mode, and transformers' report of what was missing.
+
+    Raises Refused where the checkpoint has nothing for the most of the model: a random base is no base.
+    """
+    target = chosen_device(device)
+    options = {**options, "dtype": torch.bfloat16 if in_bf16(dtype, target) else torch.float32}
+    model, report = _from_pretrained(source, auto, seed, options)
+    if renamed := _renamed(model, report):
+        model, report = _from_pretrained(source, auto, seed, {**options, "key_mapping": renamed})
+    if _missing_share(model, report) > 0.5:
+        missing = sorted(report["missing_keys"])
+        raise Refused(
+            f"{source.given}: its checkpoint has no weights for {len(missing)} tensors of {type(model).__name__} "
+            f"({missing[0]}, ...), so most of the base would be random. Choose a checkpoint of this architecture."
+        )
+    return model.to(target).eval(), report
+
+
+def _from_pretrained(source: Source, auto: str, seed: int, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     import transformers
 
-    target = chosen_device(device)
     torch.manual_seed(seed)
     with _quietly():
         try:
-            model, report = getattr(transformers, auto).from_pretrained(
-                source.place, dtype=torch.bfloat16 if in_bf16(dtype, target) else torch.float32,
-                trust_remote_code=source.trust_remote_code, use_safetensors=True, output_loading_info=True,
-                ignore_mismatched_sizes=True, **options,
+            return getattr(transformers, auto).from_pretrained(
+                source.place, trust_remote_code=source.trust_remote_code, use_safetensors=True,
+                output_loading_info=True, ignore_mismatched_sizes=True, **options,
             )  # fmt: skip
         except (OSError, ValueError, RuntimeError) as error:
             raise BadInput(f"{source.given}: the weights do not load. {str(error).strip().splitlines()[0]}") from error
-    return model.to(target).eval(), report
+
+
+def _missing_share(model: nn.Module, report: dict[str, Any]) -> float:
+    sizes = {name: tensor.numel() for name, tensor in model.state_dict().items()}
+    return sum(sizes.get(name, 0) for name in report["missing_keys"]) / max(sum(sizes.values()), 1)
+
+
+def _renamed(model: nn.Module, report: dict[str, Any]) -> dict[str, str]:
+    """Some heads hold the same body under another name (`transformer.` for `model.`), which transformers reads as
+    missing: the change of prefix under which it is all there, or nothing."""
+    missing, left = set(report["missing_keys"]), set(report["unexpected_keys"])
+    body = type(model).base_model_prefix  # type: ignore[attr-defined]
+    wanted = {name.removeprefix(f"{body}.") for name in missing if name.startswith(f"{body}.")}
+    for prefix in {name.partition(".")[0] for name in left} - {body}:
+        if wanted and wanted <= {name.removeprefix(f"{prefix}.") for name in left if name.startswith(f"{prefix}.")}:
+            return {rf"^{prefix}\.": f"{body}."}
+    return {}
 
 
 def kept_with(adapter: str | Path) -> dict[str, Any]:

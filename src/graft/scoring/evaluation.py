@@ -14,6 +14,7 @@ from graft.data import DataSets, Row
 from graft.data.sources import read_source
 from graft.data.task import Record, Task
 from graft.data.tasks import from_dict
+from graft.data.templates import DEFAULT
 from graft.errors import BadInput
 from graft.loading import Base, Precision, Source, kept_with, load_base
 from graft.scoring.forgetting import forgetting
@@ -86,7 +87,8 @@ def evaluate(
     extra = kept_with(folder) if folder is not None else {}
     tuned = dict(extra.get("data") or {})
     if stored := extra.get("task"):
-        how = {**how, "task": how.get("task") or stored["kind"]}
+        template = stored.get("template") if stored["kind"] == "generation" else None
+        how = {**how, "task": how.get("task") or stored["kind"], "template": how.get("template") or _needed(template)}
     found, rows, notes = held_out(rows_from, tuned, split, seed, **how)
     task = from_dict(stored) if stored else data.fit(found, source.tokenizer, source.config, length)
     if limit and len(rows) > limit:
@@ -106,6 +108,11 @@ def evaluate(
         if general_text:
             forgot = forgetting(base.model, base.tokenizer, name, general_text, show=show)
     return Evaluation(task, rows, systems, measured, against, forgot, notes)
+
+
+def _needed(template: str | None) -> str | None:
+    """A template that reads columns of its own; the usual one goes with rows that have a prompt."""
+    return None if template in (None, DEFAULT) else template
 
 
 def _attach(base: Base, folder: str | Path, force: bool, task: Task, row: Row) -> str:

@@ -104,7 +104,10 @@ class Session:
         """How to use the adapter."""
         verb = "generate" if self.study.task.kind in ("generation", "chat", "language_modeling") else "evaluate"
         words = ["graft", verb, "--model", self.options.model, "--adapter", str(tuned.folder)]
-        return shlex.join([*words, *(["--prompt", "…"] if verb == "generate" else ["--data", self.options.data])])
+        if verb == "evaluate":
+            words += ["--data", self.options.data]
+            words += ["--columns", self.options.columns] if self.options.columns else []
+        return shlex.join([*words, *(["--prompt", "…"] if verb == "generate" else [])])
 
     def _dtype(self) -> Any:
         # What trains in place trains in fp32; its arithmetic is then in bf16 by autocast.
