@@ -11,9 +11,9 @@ from typing import Any
 import graft
 from graft import catalogue
 from graft.anatomy import skeleton
+from graft.data import tasks as task_files
 from graft.data.kinds import KINDS
 from graft.data.rows import ALLOWANCES
-from graft.data import tasks as task_files
 from graft.errors import Refused
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -22,10 +22,16 @@ FAMILIES = {
     "input": "Add to the input", "side": "A network beside the base", "hybrid": "Sums",
 }  # fmt: skip
 STARTS = {"exact": "yes", "near": "nearly", "elsewhere": "no"}
-BERT = {"architectures": ["BertForSequenceClassification"]}
-LLAMA = {"vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 11008,
+BERT: dict[str, Any] = {"architectures": ["BertForSequenceClassification"]}
+LLAMA: dict[str, Any] = {"vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 11008,
          "num_attention_heads": 32, "architectures": ["LlamaForCausalLM"]}  # fmt: skip
-TINY = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 32}
+TINY: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "vocab_size": 32,
+}
 
 
 def methods() -> str:
@@ -92,10 +98,11 @@ def results() -> str:
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
     rows = found["rows"]
     text = (
-        f"`make demo`, on two cores: the bundled base **{found['base']}** learns to describe functions from "
+        f"Measured by `make demo`: the bundled base **{found['base']}** learns to describe functions from "
         f"{rows['train']:,} of them, and is scored on {rows['test']:,} of the standard library that it has not seen. "
         f"One seed, no search, {found['seconds']:g} seconds of training each; 95 % intervals of the difference.\n\n"
-        "| | trainable | stored | peak memory | perplexity | ROUGE-L | against the base |\n|---|--:|--:|--:|--:|--:|--:|\n"
+        "| | trainable | stored | peak memory | perplexity | ROUGE-L | against the base |\n"
+        "|---|--:|--:|--:|--:|--:|--:|\n"
     )
     for number, (name, one) in enumerate(found["methods"].items()):
         scores = one["scores"]["metrics"]
@@ -104,12 +111,17 @@ def results() -> str:
             text += f"| the base, untouched | 0 | | | {base[0]:.1f} | {base[1]:.1f} | |\n"
         gain = scores["rougeL"]["difference"]
         text += (
-            f"| {catalogue.methods()[name].class_name} | {one['trainable']:,} | {_size(one['stored_bytes'])} "
+            f"| {_title(name)} | {one['trainable']:,} | {_size(one['stored_bytes'])} "
             f"| {one['peak_memory_bytes'] / 2**20:,.0f} MiB | {scores['perplexity']['other']['value']:.1f} "
             f"| {scores['rougeL']['other']['value']:.1f} "
             f"| {gain['value']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f}) |\n"
         )
     return text
+
+
+def _title(name: str) -> str:
+    entry = catalogue.methods().get(name)
+    return entry.class_name if entry else name
 
 
 def _counts(model: Any, method: Any) -> Any:
