@@ -58,6 +58,20 @@ def test_an_untrained_head_is_compared_with_the_most_frequent_label(runs: Runs) 
 
 def test_what_is_not_measured_is_said(runs: Runs) -> None:
     assert any("forgetting was not measured" in note for note in runs("answers").notes)
+    assert not any("warning" in note for note in runs("answers").notes)
+
+
+def test_a_first_loss_far_above_a_guess_is_reported(home: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    import small
+
+    folder = small.base(tmp_path, "llama", tie_word_embeddings=False)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] *= 100
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    result = graft.tune(model=str(folder), data=str(home / "answers"), folder=tmp_path / "run", steps=3, lr=1e-3)
+    assert any("a uniform guess over the vocabulary has 3." in note for note in result.notes)
 
 
 def test_the_folder_holds_the_run(runs: Runs, home: Path) -> None:

@@ -4,6 +4,7 @@ Everything is done in one order that keeps a run honest: the data is checked bef
 scored before it is touched, both are scored on the same rows, and the adapter is probed before it is saved.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ from graft.training.loop import Fit, fit
 from graft.training.options import TrainingOptions
 
 SAMPLES = 3
+FAR = 2.0  # nats
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def tune(
     if study.fresh:
         notes.append(f"the base's {study.fresh[0].partition('.')[0]} is untrained: the adapter also trained it")
     forgot, note = _forgot(study, name, general_text, show)
-    notes += [note] if note else []
+    notes += [each for each in (note, _suspicious(study, fitted)) if each]
     target = checkpoint.save(
         model, name, folder / runs.ADAPTER, tokenizer=tokenizer,
         extra={**(extra or {}), **_extra(study, options, fitted, found, forgot)},
@@ -112,6 +114,20 @@ def _floor(study: Study, before: Sequence[Record], after: Sequence[Record], seed
         return None
     label, records = found
     return outcome(["accuracy"], records, after, base=f"always {label!r}", seed=seed)
+
+
+def _suspicious(study: Study, fitted: Fit) -> str | None:
+    """A first loss far above that of a uniform guess: labels or template are likely not what the base expects."""
+    first = next((line["loss"] for line in fitted.history if "loss" in line), None)
+    if first is None or study.task.kind not in ("generation", "chat", "language_modeling"):
+        return None
+    guess = math.log(study.model.config.get_text_config().vocab_size)  # type: ignore[union-attr,operator]
+    if first < guess + FAR:
+        return None
+    return (
+        f"warning: the first loss was {first:.1f}, a uniform guess over the vocabulary has {guess:.1f}: "
+        "check the template, the tokenizer and what is trained (--show-mask 3)"
+    )
 
 
 def _forgot(study: Study, name: str, text: str | None, show: bool) -> tuple[Outcome | None, str | None]:
