@@ -82,7 +82,11 @@ def _table(fields: Iterable[Field]) -> str:
 
 
 def _shown(field: Field) -> str:
-    return "none" if field.default is None else str(field.default)
+    if field.default is None or field.default in ((), {}):
+        return "none"
+    if isinstance(field.default, tuple):
+        return " ".join(map(str, field.default))
+    return str(field.default) if field.default != "" else '""'
 
 
 def main(arguments: list[str]) -> int:
