@@ -36,7 +36,8 @@ def _filled(page: Path) -> str:
     """A written page with its tables as they are now."""
 
     def table(match: re.Match[str]) -> str:
-        return f"<!-- {match[1]} -->\n{tables.TABLES[match[1]]()}<!-- /{match[1]} -->"
+        made = tables.TABLES[match[1]]().strip()
+        return f"<!-- {match[1]} -->\n" + (f"\n{made}\n\n" if made else "") + f"<!-- /{match[1]} -->"
 
     names = "|".join(tables.TABLES)
     text = page.read_text(encoding="utf-8")
