@@ -60,12 +60,3 @@ def models(every: bool) -> list[str]:
 def caches(name: str, model: str) -> bool:
     """Whether a method can be used with a cache on a model: virtual tokens need the attention interface."""
     return not (model in UNINTERFACED and "prompt" in name)
-
-
-def checkpoint(model: nn.Module) -> None:
-    """Switch gradient checkpointing on, by the name this version of transformers has for it."""
-    new = getattr(model, "activation_checkpointing_enable", None)
-    if new is None:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    else:
-        new(activation_checkpointing_kwargs={"use_reentrant": False})

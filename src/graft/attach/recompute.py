@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from graft.anatomy.site import Stack
 from graft.attach.call import Call
 from graft.attach.spot import Grafted
+from graft.errors import Refused
 
 
 class Bound:
@@ -58,3 +60,22 @@ def unbind(model: nn.Module) -> None:
         function = owner.__dict__.get("_gradient_checkpointing_func")
         if isinstance(function, Bound):
             owner._gradient_checkpointing_func = function.inner
+
+
+def checkpoints_activations(model: nn.Module) -> bool:
+    """Whether any module of the model recomputes its activations in backward."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+
+
+def checkpoint_activations(model: Any, on: bool) -> None:
+    """Switch the recomputing of activations on or off, by the name this version of transformers has for it.
+
+    Raises Refused for a model that cannot.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise Refused(f"{type(model).__name__} cannot recompute its activations: leave --checkpointing off.")
+    kind = "activation" if hasattr(PreTrainedModel, "activation_checkpointing_enable") else "gradient"
+    if on:
+        getattr(model, f"{kind}_checkpointing_enable")(**{f"{kind}_checkpointing_kwargs": {"use_reentrant": False}})
+    else:
+        getattr(model, f"{kind}_checkpointing_disable")()

@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from graft import memory
 from graft.attach import Adapter, use
+from graft.attach.recompute import checkpoint_activations, checkpoints_activations
 from graft.data.losses import to_device
 from graft.data.task import Features, Task
 from graft.errors import BadInput
@@ -90,7 +91,7 @@ def fit(
         space.check_writable(home)
         space.check_room(home, adapter)
     pace = Pace(_steps(options, len(train)), options.seconds)
-    with _as_before(model), tempfile.TemporaryDirectory() as scrap, use(model, adapter.name):
+    with _as_before(model, options.checkpointing), tempfile.TemporaryDirectory() as scrap, use(model, adapter.name):
         trainer = GraftTrainer(
             model, _arguments(options, home or Path(scrap), device, pace.steps), adapter=adapter, task=task,
             tokenizer=tokenizer, train=train, validation=validation, options=options, pace=pace,
@@ -145,7 +146,6 @@ def _arguments(options: TrainingOptions, folder: Path, device: torch.device, ste
     """The Trainer's own arguments: what it does itself, and nothing of what is done here."""
     arguments = TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=options.batch, max_steps=steps, max_grad_norm=options.clip,
-        activation_checkpointing=options.checkpointing, activation_checkpointing_kwargs={"use_reentrant": False},
         eval_strategy="no", save_strategy="no", logging_steps=1, logging_nan_inf_filter=False, disable_tqdm=True,
         report_to=list(options.report_to) or "none", seed=options.seed, use_cpu=device.type == "cpu",
         remove_unused_columns=False, dataloader_pin_memory=False,
@@ -225,16 +225,19 @@ def _same_run(stored: dict[str, Any], facts: dict[str, Any], checkpoint: Path) -
 
 
 @contextmanager
-def _as_before(model: nn.Module) -> Iterator[None]:
-    """Put back what the Trainer changes on a model: its mode, the cache setting and checkpointing."""
+def _as_before(model: nn.Module, checkpointing: bool) -> Iterator[None]:
+    """Checkpoint activations where asked, and put back what changes on a model: that, its mode, the cache setting."""
     settings, training = vars(model.config), model.training
     cached = {name: settings[name] for name in ("use_cache",) if name in settings}
-    checkpointed = model.is_activation_checkpointing
+    switched = checkpointing and not checkpoints_activations(model)
+    if switched:
+        settings["use_cache"] = False
+        checkpoint_activations(model, True)
     try:
         yield
     finally:
         settings.pop("use_cache", None)
         settings.update(cached)
         model.train(training)
-        if model.is_activation_checkpointing and not checkpointed:
-            model.activation_checkpointing_disable()  # type: ignore[operator]
+        if switched:
+            checkpoint_activations(model, False)
