@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
-from graft.errors import BadInput
+from graft.errors import BadInput, Refused
 
 if TYPE_CHECKING:
     from graft.anatomy import Anatomy
@@ -102,7 +102,12 @@ class Part(nn.Module):
         self.lent = (*getattr(self, "lent", ()), other)
 
     def low_rank(self, site: Site, rank: int) -> "Part":
-        """Refuse a rank the site has no room for."""
+        """Refuse a site without a matrix, and a rank the site has no room for."""
+        if site.weight.dim() < 2:
+            raise Refused(
+                f"{type(self).__name__} cannot act at {site.name}: its weight is a vector and a low-rank update needs "
+                "a matrix. Choose other sites."
+            )
         if rank > min(site.inputs, site.outputs):
             raise BadInput(
                 f"rank {rank} at {site.name}, a {site.outputs} by {site.inputs} matrix: choose at most "

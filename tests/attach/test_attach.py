@@ -182,3 +182,40 @@ def test_heads_belong_to_their_adapters() -> None:
     torch.testing.assert_close(mixed, torch.stack((outs["b"][0], outs["a"][1])), atol=1e-5, rtol=1e-5)
     detach(model, "a"), detach(model, "b")
     assert all(torch.equal(model.state_dict()[name], value) for name, value in head.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ((None, LoRA()), "got None and a LoRA"), ((LoRA(), LoRA()), "got a LoRA and a LoRA"),
+        (("model", "lora"), "got a LlamaForCausalLM and 'lora'"), (("model", LoRA), "and <class"),
+        (("model", LoRA(), None), "adapter name None"),
+    ],
+)  # fmt: skip
+def test_arguments_of_another_kind_are_refused(arguments: tuple, match: str) -> None:
+    model = zoo.tiny("llama")
+    before = trace(model)
+    with pytest.raises(BadInput, match=match):
+        attach(*(model if each == "model" else each for each in arguments))
+    with pytest.raises(BadInput, match="head is True, False or 'auto', got 'yes'"):
+        attach(model, LoRA(), head="yes")
+    assert trace(model) == before
+
+
+def test_parts_are_in_the_mode_of_the_model() -> None:
+    """Dropout is off in a model that is evaluated, without another call of eval()."""
+    model = zoo.tiny("llama").eval()
+    cases.move(attach(model, LoRA(rank=2, dropout=0.9)))
+    batch = zoo.batch(model)
+    assert torch.equal(zoo.forward(model, batch), zoo.forward(model, batch))
+    detach(model)
+    adapter = attach(model.train(), LoRA(rank=2, dropout=0.9))
+    assert all(part.training for part in adapter.parts.values())
+
+
+def test_a_low_rank_update_needs_a_matrix() -> None:
+    model = zoo.tiny("llama")
+    before = trace(model)
+    with pytest.raises(Refused, match="its weight is a vector"):
+        attach(model, LoRA(rank=2, sites="norm"))
+    assert trace(model) == before

@@ -8,7 +8,9 @@ from transformers import DynamicCache
 import cases
 import zoo
 from graft.attach import attach, use
+from graft.errors import Refused
 from graft.method import Method
+from graft.methods.ladder_side import LadderSide
 from graft.methods.lora import LoRA
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.methods.prompt_tuning import PromptTuning
@@ -162,3 +164,19 @@ def test_moved_tensors_are_seen_by_the_next_prompt() -> None:
         plain = model(input_ids=ids, use_cache=False).logits[:, -1]
     assert (before - after).abs().max() > 1e-3
     torch.testing.assert_close(after, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_a_cache_without_what_the_adapter_keeps_is_refused() -> None:
+    """A cache made inside the model is not there yet when the adapter's own keys are due: going on would lose them."""
+    model = zoo.tiny("llama")
+    cases.move(attach(model, LadderSide(reduction=4)))
+    ids = zoo.batch(model)["input_ids"][:1]
+    with torch.no_grad():
+        whole = model(input_ids=ids, use_cache=False).logits
+        inside = model(input_ids=ids[:, :5], use_cache=True).past_key_values
+        with pytest.raises(Refused, match="from the first call on"):
+            model(input_ids=ids[:, 5:], past_key_values=inside)
+        cache = DynamicCache(config=model.config)
+        model(input_ids=ids[:, :5], past_key_values=cache)
+        rest = model(input_ids=ids[:, 5:], past_key_values=cache).logits
+    torch.testing.assert_close(rest, whole[:, 5:], atol=1e-5, rtol=1e-5)

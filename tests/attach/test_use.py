@@ -125,3 +125,9 @@ def test_an_adapter_in_place_gives_way_to_the_base() -> None:
     with use(model, None):
         detach(model)
     assert torch.equal(zoo.forward(model, batch), base) and grafted(model) is None
+
+
+@pytest.mark.parametrize("names", [3, [3, None], b"a", {"a": None}])
+def test_names_of_another_kind_are_refused(names: object, two: tuple) -> None:
+    with pytest.raises(BadInput, match="an adapter is used by its name"), use(two[0], names):
+        pass

@@ -32,10 +32,17 @@ def attach(
     `head`: train the task head too, through copies that belong to the adapter; "auto" does so for a task head
     (classification, tagging, question answering) and never for a language-model head. `tokenizer`: for methods that
     begin from words.
-    Raises NotApplied when a site the method asks for is missing in any layer, BadInput for an impossible name, Refused
+    Raises NotApplied when a site the method asks for is missing in any layer, BadInput for impossible arguments, Refused
     where the adapters on the model cannot be combined with this one. On any error the model is left as it was.
     """
-    if not NAME.fullmatch(name):
+    if not isinstance(model, nn.Module) or not isinstance(method, Method):
+        raise BadInput(
+            f"attach takes a model and a method with its hyperparameters, as in graft.attach(model, graft.LoRA(rank=8)), "
+            f"got {_seen(model)} and {_seen(method)}."
+        )
+    if head not in (True, False, "auto"):
+        raise BadInput(f"head is True, False or 'auto', got {head!r}.")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise BadInput(
             f"adapter name {name!r}: use lower-case letters, digits, '.', '_', '-', 64 at most, as in 'legal-v2'."
         )
@@ -93,6 +100,12 @@ def detach(model: nn.Module, name: str = "default") -> None:
         for path, parameter in model.named_parameters():
             parameter.requires_grad_(record.trainable[path])
         del model.__dict__["_grafted"]
+
+
+def _seen(value: object) -> str:
+    """An argument, for a message: a class and short values as they are written, the rest by kind."""
+    short = isinstance(value, (type, str)) or value is None
+    return f"{value!r:.60}" if short else f"a {type(value).__name__}"
 
 
 def _refuse_conflicts(record: Grafted, method: Method, name: str) -> None:

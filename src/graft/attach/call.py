@@ -84,12 +84,19 @@ class Call:
         """A part's own keys and values (batch, heads, n, width), with those of earlier tokens in front of them.
 
         They are kept as a further layer of the model's cache, so that beams reorder and crop them with the rest.
+        Raises Refused for a cache with tokens of which this part saw nothing.
         """
         if self.cache is None:
             return keys, values
         cache = getattr(self.cache, "self_attention_cache", self.cache)
         index = cache.__dict__.setdefault("_graft_layers", {})
         if layer not in index:
+            if bool(self.past != 0):
+                raise Refused(
+                    f"the cache holds {int(self.past)} tokens and none of what the adapter keeps of them: it was made "
+                    "inside the model, or without this adapter. Pass past_key_values=DynamicCache(config=model.config) "
+                    "from the first call on."
+                )
             index[layer] = len(cache.layers)
             cache.layers.append(DynamicLayer())
         own = cache.layers[index[layer]]

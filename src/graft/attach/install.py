@@ -55,6 +55,7 @@ def install(record: Grafted, name: str, item: Placed, jobs: Sequence[tuple[str, 
     """Register a part on the module it acts at (virtual tokens and shared parts: on the stack) and hook it up."""
     home = jobs[-1][0] if jobs and jobs[-1][1].point != "tokens" else _stack_path(record, item.site)
     spot_at(record, home).own(name, item.key, item.part)
+    item.part.train(module_at(record, home).training)  # or its dropout would be on in a model that is evaluated
     for path, job in jobs:
         if job.point == "tokens":
             spot_at(record, home).add(name, job)

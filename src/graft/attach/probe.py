@@ -16,7 +16,7 @@ from graft.errors import BadInput, NotApplied
 def probe(model: nn.Module, name: str = "default", batch: Mapping[str, Tensor] | None = None) -> float:
     """The largest difference that adapter `name` makes to the output on a small batch.
 
-    Raises NotApplied when it makes none, or when a site that it asked for was not run.
+    Raises NotApplied when it makes none, when its outputs are not finite, or when a site it asked for was not run.
     """
     record = require(model, name)
     adapter = record.adapters[name]
@@ -38,6 +38,8 @@ def probe(model: nn.Module, name: str = "default", batch: Mapping[str, Tensor] |
         raise NotApplied(
             f"adapter {name!r} was never run at {', '.join(missed[:4])} ({len(missed)} of {len(wanted)} places)."
         )
+    if bool(base.isfinite().all()) and not bool(ours.isfinite().all()):
+        raise NotApplied(f"adapter {name!r} gives outputs that are not finite numbers. Training diverged; train it anew.")
     difference = float((ours.float() - base.float()).abs().max())
     if difference == 0.0:
         raise NotApplied(

@@ -19,6 +19,8 @@ def use(model: nn.Module, names: str | Sequence[str | None] | None) -> Iterator[
     for an unknown name, Refused where an adapter is merged or trains the base's own tensors and rows would differ.
     """
     record = require(model)
+    if not (names is None or isinstance(names, str) or _all_names(names)):
+        raise BadInput(f"an adapter is used by its name, None is the base, got {names!r}. A list has one for each row.")
     wanted = names if names is None or isinstance(names, str) else tuple(names)
     if isinstance(wanted, tuple) and len(set(wanted)) == 1:
         wanted = wanted[0]
@@ -29,6 +31,11 @@ def use(model: nn.Module, names: str | Sequence[str | None] | None) -> Iterator[
         yield model
     finally:
         _switch(record, _left(record, before))
+
+
+def _all_names(names: object) -> bool:
+    """Whether this is a sequence of names and Nones."""
+    return isinstance(names, Sequence) and all(name is None or isinstance(name, str) for name in names)
 
 
 def _left(record: Grafted, names: Names) -> Names:
