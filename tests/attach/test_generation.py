@@ -8,7 +8,7 @@ from transformers import DynamicCache
 import cases
 import zoo
 from graft.attach import attach, use
-from graft.errors import Refused
+from graft.errors import BadInput, Refused
 from graft.method import Method
 from graft.methods.ladder_side import LadderSide
 from graft.methods.lora import LoRA
@@ -180,3 +180,17 @@ def test_a_cache_without_what_the_adapter_keeps_is_refused() -> None:
         model(input_ids=ids[:, :5], past_key_values=cache)
         rest = model(input_ids=ids[:, 5:], past_key_values=cache).logits
     torch.testing.assert_close(rest, whole[:, 5:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+@pytest.mark.parametrize("which", ["prompt", "prefix"])
+def test_more_tokens_than_learned_positions_are_refused(which: str, name: str) -> None:
+    model = made(which, name)
+    room = model.config.max_position_embeddings
+    ids = torch.ones(1, room, dtype=torch.long)
+    with torch.no_grad():
+        model(input_ids=ids[:, : room - 3])
+        with pytest.raises(BadInput, match=f"{room - 2} tokens and 3 virtual .* the {room} positions .* Cut the rows"):
+            model(input_ids=ids[:, : room - 2])
+        with use(model, None):
+            model(input_ids=ids)

@@ -144,3 +144,21 @@ def test_unknown_formats_are_refused(tmp_path: Path) -> None:
         read_file(tmp_path / "packed")
     with pytest.raises(BadInput, match="cannot read"):
         read_file(tmp_path / "missing.csv")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("NaN", "column label: nan is no finite number"), ("1e999", "column label: inf is no finite number"),
+        ('"x\\ud800"', r"column label: \ud800 is half of a character"),
+        ('[{"a": -Infinity}]', "column label: -inf is no finite number"),
+    ],
+)  # fmt: skip
+def test_cells_that_nothing_can_use_are_complaints(kind: str, cell: str, said: str, tmp_path: Path) -> None:
+    lines = ['{"text": "a", "label": 1}', f'{{"text": "b", "label": {cell}}}', '{"text": "\\ud83d\\ude42", "label": 2}']
+    content = "\n".join(lines) if kind == "jsonl" else "[\n" + ",\n".join(lines) + "\n]"
+    table = read(tmp_path, f"rows.{kind}", content.encode())
+    assert [row["text"] for row in table.rows] == ["a", "🙂"]
+    (complaint,) = table.complaints
+    assert complaint.what == said and complaint.where.endswith(f":{2 if kind == 'jsonl' else 3}")

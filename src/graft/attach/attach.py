@@ -32,13 +32,13 @@ def attach(
     `head`: train the task head too, through copies that belong to the adapter; "auto" does so for a task head
     (classification, tagging, question answering) and never for a language-model head. `tokenizer`: for methods that
     begin from words.
-    Raises NotApplied when a site the method asks for is missing in any layer, BadInput for impossible arguments, Refused
-    where the adapters on the model cannot be combined with this one. On any error the model is left as it was.
+    Raises NotApplied when a site the method asks for is missing in any layer, BadInput for impossible arguments,
+    Refused where the adapters on the model cannot be combined with this one. On any error the model is left as it was.
     """
     if not isinstance(model, nn.Module) or not isinstance(method, Method):
         raise BadInput(
-            f"attach takes a model and a method with its hyperparameters, as in graft.attach(model, graft.LoRA(rank=8)), "
-            f"got {_seen(model)} and {_seen(method)}."
+            f"attach takes a model and a method with its hyperparameters, got {_seen(model)} and {_seen(method)}. "
+            "Write graft.attach(model, graft.LoRA(rank=8))."
         )
     if head not in (True, False, "auto"):
         raise BadInput(f"head is True, False or 'auto', got {head!r}.")

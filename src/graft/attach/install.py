@@ -81,7 +81,9 @@ def surround(record: Grafted) -> None:
         trunk = spot_at(record, tower.trunk)
         trunk.permanent = True
         trunk.handles.append(module_at(record, tower.trunk).register_forward_hook(stack.finish, with_kwargs=True))
-        for path, module in positions.modules(record.model, tower).items():
+        found = positions.modules(record.model, tower)
+        spot_at(record, tower.path).room = positions.room(found)
+        for path, module in found.items():
             spot = spot_at(record, path)
             spot.permanent = True
             if isinstance(module, nn.Embedding):

@@ -1,5 +1,6 @@
 """Virtual keys come before a row's real tokens, so real positions move by as many: where positions enter a stack."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,6 +24,16 @@ def modules(model: nn.Module, stack: Stack) -> dict[str, nn.Module]:
         if rotary or learned:
             found[path] = module
     return found
+
+
+def room(found: Mapping[str, nn.Module]) -> int | None:
+    """How many positions learned embeddings have; None where positions are computed, which has no end."""
+    sizes = [
+        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        for module in found.values()
+        if isinstance(module, nn.Embedding)
+    ]
+    return min(sizes, default=None)
 
 
 def shift_rotary(module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:

@@ -39,7 +39,7 @@ def probe(model: nn.Module, name: str = "default", batch: Mapping[str, Tensor] |
             f"adapter {name!r} was never run at {', '.join(missed[:4])} ({len(missed)} of {len(wanted)} places)."
         )
     if bool(base.isfinite().all()) and not bool(ours.isfinite().all()):
-        raise NotApplied(f"adapter {name!r} gives outputs that are not finite numbers. Training diverged; train it anew.")
+        raise NotApplied(f"adapter {name!r} gives outputs that are not finite: training diverged. Train it anew.")
     difference = float((ours.float() - base.float()).abs().max())
     if difference == 0.0:
         raise NotApplied(

@@ -80,6 +80,7 @@ class Spot(nn.Module):
         self.grafted = grafted
         self.path = path
         self.stack: Stack | None = None
+        self.room: int | None = None
         self.acts = False
         self.permanent = False
         self.work: dict[str, Work] = {}

@@ -11,7 +11,7 @@ from graft.attach.call import Call, KeysValues
 from graft.attach.proxy import in_dtype
 from graft.attach.spot import Grafted, Spot
 from graft.attach.tokens import Insertion, plan
-from graft.errors import NotApplied, Refused
+from graft.errors import BadInput, NotApplied, Refused
 
 
 def padding_of(mask: Any) -> Tensor | None:
@@ -32,6 +32,7 @@ def virtual(
     lengths = {name: grafted.lengths(name, spot.stack.name) for name in call.used()}
     keys = {name: length for name, (length, _) in lengths.items()}
     tokens = {name: length for name, (_, length) in lengths.items() if length}
+    _fits(spot, inputs, max((sum(pair) for pair in lengths.values()), default=0))
     inputs = _counted(spot, module, call, inputs, batch, {name for name, n in lengths.items() if any(n)})
     if tokens and spot.stack.causal and _caching(grafted, spot, module, inputs):
         prefixes = {name: _computed(grafted, spot, module, call, name, keys[name]) for name in tokens}
@@ -47,6 +48,19 @@ def virtual(
         return replace(call, shift=keys[call.used()[0]]), inputs
     shift = [keys.get(name, 0) if name else 0 for name in call.per_row(batch)]
     return replace(call, shift=torch.tensor(shift, device=next(module.parameters()).device)), inputs
+
+
+def _fits(spot: Spot, inputs: dict[str, Any], added: int) -> None:
+    """Refuse more tokens than the stack has learned positions for; a GPU would end the process instead."""
+    like = inputs.get("input_ids")
+    like = inputs.get("inputs_embeds") if like is None else like
+    if not added or spot.room is None or like is None:
+        return
+    if like.shape[1] + added > spot.room:
+        raise BadInput(
+            f"{like.shape[1]} tokens and {added} virtual ones are more than the {spot.room} positions of the "
+            f"{spot.stack.name}. Cut the rows to {max(spot.room - added, 0)} tokens, or use fewer virtual ones."  # type: ignore[union-attr]
+        )
 
 
 def _counted(
