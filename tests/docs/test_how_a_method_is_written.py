@@ -67,7 +67,7 @@ def test_one_file_makes_a_method(
     code = next(block for block in printed if block.language == "python" and block.file is None)
     exec(compile(code.text, PAGE.name, "exec"), {})
     assert "Counts(trainable=" in capsys.readouterr().out
-    assert (methods.parent / "ssf-adapter" / "adapter.safetensors").is_file()
+    assert (methods.parent / "runs" / "ssf" / "adapter.safetensors").is_file()
 
 
 @pytest.mark.slow

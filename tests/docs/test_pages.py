@@ -5,9 +5,13 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
+import cases
+import graft
 from docs.pages import DOCS, ROOT, agrees, blocks, written
-from graft import cli
+from graft import bases, cli
 
 # Pages whose every command runs in a moment, in an empty folder with the page's files in it.
 QUICK = ("sites.md", "data.md")
@@ -43,7 +47,24 @@ def test_the_code_of_the_readme_runs(
     assert 4 <= len([line for line in code[0].text.splitlines() if line.strip()]) <= 8
     exec(compile(code[0].text, "README.md", "exec"), {})
     assert "Counts(trainable=" in capsys.readouterr().out
-    assert (tmp_path / "adapters" / "notes" / "adapter.safetensors").is_file()
+    assert (tmp_path / "runs" / "notes" / "adapter.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("name", "adapter"), [("checkpoints.md", "notes"), ("training.md", None)])
+def test_the_code_of_a_page_runs(
+    name: str, adapter: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order, on the bundled model, with an adapter that has been trained where the page speaks of one."""
+    monkeypatch.chdir(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(bases.path("sprout"))
+    if adapter is not None:
+        cases.move(graft.attach(model, graft.LoRA(), name=adapter))
+    names = {"graft": graft, "torch": torch, "model": model}
+    code = [block for block in blocks(DOCS / name) if block.language == "python"]
+    assert code
+    for block in code:
+        exec(compile(block.text, f"{name}:{block.line}", "exec"), names)
+    assert list(tmp_path.rglob("adapter.safetensors"))
 
 
 @pytest.mark.parametrize("page", written(), ids=lambda page: page.name)
