@@ -289,14 +289,6 @@ def test_what_is_printed(sample: Any, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == f"{graft.__version__}\n"
 
 
-def interrupted_import(options: Any) -> Result:
-    """As transformers words a Ctrl-C that comes while it imports."""
-    try:
-        raise KeyboardInterrupt
-    except KeyboardInterrupt as interruption:
-        raise ModuleNotFoundError("Could not import module 'Trainer'.") from interruption
-
-
 def raises(error: BaseException) -> Callable[[Any], Result]:
     def does(options: Any) -> Result:
         raise error
@@ -311,7 +303,6 @@ def raises(error: BaseException) -> Callable[[Any], Result]:
         (raises(GateFailed("it [bold]did not[/] help")), 1, "error: it [bold]did not[/] help\n"),
         (raises(Refused("not here")), 2, "error: not here\n"),
         (raises(KeyboardInterrupt()), 130, "interrupted\n"),
-        (interrupted_import, 130, "interrupted\n"),
         (raises(KeyboardInterrupt("saved; go on with --resume")), 130, "interrupted: saved; go on with --resume\n"),
     ],
 )

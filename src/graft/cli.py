@@ -32,8 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush complains
         return 141
     except Exception as error:
-        if _interrupted(error):
-            return _fail("interrupted", 130)
         if "--debug" in arguments or os.environ.get("GRAFT_DEBUG"):
             raise
         return _fail(f"unexpected {type(error).__name__}: {error}\n{_report()}", 3)
@@ -70,13 +68,6 @@ def _fail(message: str, code: int) -> int:
     console.print(kind, style="bold red", end="")
     console.print(f":{rest}" if rest else "", markup=False)
     return code
-
-
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: transformers turns one that comes while it imports into another."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__
-    return error is not None
 
 
 class _Console(Console):

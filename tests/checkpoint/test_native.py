@@ -17,7 +17,7 @@ import cases
 import zoo
 from graft.attach import attach, grafted, merge, use
 from graft.checkpoint import load, locate, read, save, save_base, tokenizer_hashes
-from graft.errors import BadInput, NotApplied
+from graft.errors import BadInput, NotApplied, Refused
 from graft.methods.lora import LoRA
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.methods.prompt_tuning import PromptTuning
@@ -297,3 +297,16 @@ def test_where_there_is_no_adapter_the_error_says_what_to_do(tmp_path: Path) -> 
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(BadInput, match=r"notes\.txt"):
         load(zoo.tiny("llama"), tmp_path)
+
+
+def test_what_a_folder_could_not_describe_is_refused(tmp_path: Path) -> None:
+    layers = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    attach(layers, LoRA(rank=2, sites="*"), "a")
+    with pytest.raises(Refused, match="Sequential has no configuration"):
+        save(layers, "a", tmp_path / "a")
+    with torch.device("meta"):
+        model = type(zoo.tiny("llama"))(zoo.tiny("llama").config)
+    attach(model, LoRA(rank=2), "a")
+    with pytest.raises(Refused, match="'a' is on the meta device"):
+        save(model, "a", tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []

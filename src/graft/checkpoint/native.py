@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from graft.attach import Adapter, probe, require
 from graft.checkpoint import peft
@@ -38,9 +39,10 @@ def save(
 
     Stored is the deployed form. `extra`: plain data to keep beside it (task, labels, scores with intervals, data hash,
     seeds). Where PEFT knows the method, its two files are written too. Raises BadInput when the folder holds something
-    else, or cannot be written.
+    else, or cannot be written; Refused for a model without a configuration or on the meta device.
     """
     adapter, target = require(model, name).adapters[name], Path(folder)
+    _refuse_unsaveable(model, name)
     if target.exists() and not target.is_dir():
         raise BadInput(f"{target} is a file. Choose a folder.")
     if target.is_dir() and any(target.iterdir()) and not (target / FILE).exists():
@@ -122,6 +124,16 @@ def check_base(model: nn.Module, record: Record, force: bool = False) -> tuple[s
         f"{record.name!r} was made for {base}, and this {type(model).__name__} is not it:\n{told}\n"
         "force=True loads it all the same; then nothing that was measured of it holds."
     )
+
+
+def _refuse_unsaveable(model: nn.Module, name: str) -> None:
+    if not isinstance(getattr(model, "config", None), PreTrainedConfig):
+        raise Refused(
+            f"{type(model).__name__} has no configuration of transformers, by which a folder knows its base. Keep the "
+            "tensors of adapter.named_parameters() yourself, and attach the same method before filling them in."
+        )
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise Refused(f"{name!r} is on the meta device: it has shapes and no numbers. Load the model, then train it.")
 
 
 def _record(adapter: Adapter, extra: Mapping[str, Any]) -> Record:
