@@ -37,8 +37,8 @@ def attach(
     """
     if not isinstance(model, nn.Module) or not isinstance(method, Method):
         raise BadInput(
-            f"attach takes a model and a method, got {_seen(model)} and {_seen(method)}. A method is made by calling its "
-            "class with hyperparameters, and graft.method.named makes one from its name."
+            f"attach takes a model and a method, got {_seen(model)} and {_seen(method)}. A method is made by calling "
+            "its class with hyperparameters; graft.method.named makes one from its name."
         )
     if head not in (True, False, "auto"):
         raise BadInput(f"head is True, False or 'auto', got {head!r}.")
