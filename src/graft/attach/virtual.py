@@ -32,7 +32,7 @@ def virtual(
     lengths = {name: grafted.lengths(name, spot.stack.name) for name in call.used()}
     keys = {name: length for name, (length, _) in lengths.items()}
     tokens = {name: length for name, (_, length) in lengths.items() if length}
-    _fits(spot, inputs, max((sum(pair) for pair in lengths.values()), default=0))
+    _fits(spot, inputs, max([0, *(n + m for n, m in lengths.values())]))
     inputs = _counted(spot, module, call, inputs, batch, {name for name, n in lengths.items() if any(n)})
     if tokens and spot.stack.causal and _caching(grafted, spot, module, inputs):
         prefixes = {name: _computed(grafted, spot, module, call, name, keys[name]) for name in tokens}
