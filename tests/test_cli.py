@@ -423,3 +423,27 @@ def test_literal_choices_are_said_in_full() -> None:
     assert type_name(int | Literal["all"]) == "int or all"
     assert type_name(tuple[float, ...] | None) == "several float or none"
     assert type_name(dict[str, Any]) == "name: any value"
+
+
+def test_options_given_in_python_are_those_of_the_command_line(sample: Any) -> None:
+    verbs.run("sample", {"model": "m", "output": "a/b", "data": ["x"], "steps": None, "learning_rate": 1})
+    assert sample.given == Options("m", output=Path("a/b"), data=("x",), learning_rate=1, method=("alpha", {}))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "graft sample needs model."), ({"model": "m", "steps": "3"}, 'steps: expected int or none, got \'3\'.'),
+        ({"model": "m", "steps": 2.5}, "steps: expected int or none, got 2.5."),
+        ({"model": "m", "tokens": True}, "tokens: expected int, got True."),
+        ({"model": "m", "learning_rate": None}, "learning_rate: expected float, got None."),
+        ({"model": "m", "precision": "fp23"}, "precision: expected one of bf16, fp32, got 'fp23'."),
+        ({"model": "m", "shuffle": 1}, "shuffle: expected bool, got 1."),
+        ({"model": "m", "data": "x"}, "data: expected several str, got 'x'."),
+        ({"model": "m", "method": Alpha}, "method: got the class Alpha. Call it: Alpha()."),
+    ],
+)  # fmt: skip
+def test_wrong_options_in_python(sample: Any, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        verbs.run("sample", given)
+    assert str(refused.value) == said and sample.given is None

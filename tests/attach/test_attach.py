@@ -1,5 +1,7 @@
 """Attaching and detaching: names, errors that leave no trace, any order of several adapters, missing sites."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,8 +10,10 @@ from torch import nn
 
 import cases
 import zoo
+from graft.anatomy import Site
 from graft.attach import attach, detach, grafted, use
 from graft.errors import BadInput, NotApplied, Refused
+from graft.method import Method, Part
 from graft.methods.bitfit import BitFit
 from graft.methods.houlsby import Houlsby
 from graft.methods.ia3 import IA3
@@ -219,3 +223,21 @@ def test_a_low_rank_update_needs_a_matrix() -> None:
     with pytest.raises(Refused, match="its weight is a vector"):
         attach(model, LoRA(rank=2, sites="norm"))
     assert trace(model) == before
+
+
+def test_a_tensor_that_fused_experts_never_read_is_refused() -> None:
+    with pytest.raises(Refused, match="fused experts have no bias"):
+        attach(zoo.tiny("mixtral"), _Shift(sites="gate up down"))
+
+
+class _Added(Part):
+    def params(self, site: Site) -> dict[str, torch.Tensor]:
+        return {"bias": torch.zeros(site.outputs)}
+
+
+@dataclass(frozen=True)
+class _Shift(Method):
+    sites: str = ""
+
+    def build(self, site: Site) -> Part:
+        return _Added()

@@ -42,6 +42,10 @@ def jobs_of(item: Placed) -> list[tuple[str, Job]]:
         jobs.append((site.exit, Job("exit" if site.entry != site.exit else "site", site, part)))
     elif acts:
         _expect(not site.batch or "params" in acts, item, "inside fused experts only a method with `params` can act")
+        if site.batch:
+            # A linear layer reads a bias that is new; fused experts read the tensors they have and no other.
+            foreign = [name for name in part.params(site) if getattr(site.module, name, None) is None]
+            _expect(not foreign, item, f"fused experts have no {', '.join(foreign)}")
         jobs.append((site.path, Job("site", site, part)))
     return jobs
 

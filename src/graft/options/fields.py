@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from graft.errors import BadInput
+
 
 @dataclass(frozen=True)
 class Field:
@@ -77,3 +79,22 @@ def type_name(kind: Any) -> str:
     if get_origin(kind) is dict:
         return f"name: {type_name(get_args(kind)[1])}"
     return {type(None): "none", Path: "path", Any: "any value"}.get(kind) or kind.__name__
+
+
+def converted(field: Field, value: Any) -> Any:
+    """A value given in Python as the field's type has it: a path may be text, several values any sequence.
+
+    Raises BadInput for a value of another type. Fields that take text are left to their verb: some take objects too.
+    """
+    kinds = _alternatives(field.type)
+    if str in kinds or is_mapping(field.type) or (value is None and type(None) in kinds):
+        return value
+    if Path in kinds and isinstance(value, (str, Path)):
+        return Path(value)
+    if is_list(field.type) and isinstance(value, (list, tuple)):
+        return tuple(value)
+    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if (isinstance(value, str) and value in words) or type(value) in kinds or (float in kinds and number):
+        return value
+    raise BadInput(f"{field.name}: expected {type_name(field.type)}, got {value!r:.80}.")
