@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import graft
 from graft import catalogue, cli, verbs
 from graft.errors import BadInput, GateFailed, Refused
+from graft.options.keywords import function
 
 
 @dataclass(frozen=True)
@@ -426,7 +427,7 @@ def test_literal_choices_are_said_in_full() -> None:
 
 
 def test_options_given_in_python_are_those_of_the_command_line(sample: Any) -> None:
-    verbs.run("sample", {"model": "m", "output": "a/b", "data": ["x"], "steps": None, "learning_rate": 1})
+    function("sample")(**{"model": "m", "output": "a/b", "data": ["x"], "steps": None, "learning_rate": 1})
     assert sample.given == Options("m", output=Path("a/b"), data=("x",), learning_rate=1, method=("alpha", {}))
 
 
@@ -445,5 +446,5 @@ def test_options_given_in_python_are_those_of_the_command_line(sample: Any) -> N
 )  # fmt: skip
 def test_wrong_options_in_python(sample: Any, given: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput) as refused:
-        verbs.run("sample", given)
+        function("sample")(**given)
     assert str(refused.value) == said and sample.given is None

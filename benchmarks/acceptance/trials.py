@@ -27,7 +27,7 @@ METHODS: dict[str, Method] = {
     "prompt": PromptTuning(),
 }
 # Where the search found a better learning rate for this model than the method's default, which suits larger ones too.
-RATES = {"full": 2e-4}
+RATES = {("trec", "full"): 2e-4, ("sst2", "full"): 2e-4, (LANGUAGE, "lora"): 2e-3}
 
 TITLES = {
     "full": "full fine-tuning", "lora": "LoRA r=8, all linear layers", "head": "head only", "pfeiffer": "Pfeiffer",
@@ -63,7 +63,7 @@ class Trial:
     @property
     def rate(self) -> float:
         """The peak learning rate."""
-        return self.made.learning_rate if self.data == LANGUAGE else RATES.get(self.method, self.made.learning_rate)
+        return RATES.get((self.data, self.method), self.made.learning_rate)
 
     @property
     def plan(self) -> Plan:

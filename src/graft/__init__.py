@@ -46,7 +46,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(importlib.import_module(_HOME[name]), name)
     elif name in _VERBS:
-        value = importlib.import_module("graft.verbs").function(name)
+        value = importlib.import_module("graft.options.keywords").function(name)
     elif name == "methods":
         return importlib.import_module("graft.methods")
     else:

@@ -62,7 +62,7 @@ class DoRA(Method):
     sites: Annotated[str, "where to put an update"] = "q v"
 
     family: ClassVar[str] = "parameter"
-    learning_rate: ClassVar[float] = 5e-4
+    learning_rate: ClassVar[float] = 1e-3
     start: ClassVar = "near"
 
     def __post_init__(self) -> None:

@@ -21,8 +21,6 @@ returns a `Result`. An interruption that saved its work says so: `raise Keyboard
 import dataclasses
 import difflib
 import importlib
-import inspect
-from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -72,17 +70,3 @@ def run(name: str, options: dict[str, Any]) -> Result:
     elif "method" in known and isinstance(chosen.method, type):
         raise BadInput(f"method: got the class {chosen.method.__name__}. Call it: {chosen.method.__name__}().")
     return verb.run(chosen)
-
-
-def function(name: str) -> Callable[..., Result]:
-    """Give a verb as a Python function that takes its options as keywords."""
-    options = module(name).Options
-
-    def verb(**given: Any) -> Result:
-        return run(name, given)
-
-    keywords = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(options).parameters.values()]
-    verb.__name__ = verb.__qualname__ = name
-    verb.__doc__ = options.__doc__
-    verb.__signature__ = inspect.Signature(keywords, return_annotation=Result)  # type: ignore[attr-defined]
-    return verb
