@@ -25,7 +25,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from graft.errors import BadInput
-from graft.options.fields import converted, fields_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,24 +48,16 @@ def module(name: str) -> ModuleType:
 
 
 def run(name: str, options: dict[str, Any]) -> Result:
-    """Run one verb. A method given by name is built with its defaults.
-
-    Raises BadInput for options that are unknown, missing or of another type.
-    """
+    """Run one verb. A method given by name is built with its defaults. Raises BadInput naming unknown options."""
     verb = module(name)
-    options_of = {field.name: field for field in fields_of(verb.Options)}
-    known = list(options_of)
+    known = [field.name for field in dataclasses.fields(verb.Options)]
     if unknown := [option for option in options if option not in known]:
         near = {option: difflib.get_close_matches(option, known, 1) for option in unknown}
         said = ", ".join(f"{option} (nearest: {near[option][0]})" if near[option] else option for option in unknown)
         raise BadInput(f"graft {name} has no option {said}. It has: {', '.join(known)}.")
-    if missing := [option for option, field in options_of.items() if field.required and option not in options]:
-        raise BadInput(f"graft {name} needs {', '.join(missing)}.")
-    chosen = verb.Options(**{option: converted(options_of[option], value) for option, value in options.items()})
+    chosen = verb.Options(**options)
     if "method" in known and isinstance(chosen.method, str):
         from graft.method import named
 
         chosen = dataclasses.replace(chosen, method=named(chosen.method, {}))
-    elif "method" in known and isinstance(chosen.method, type):
-        raise BadInput(f"method: got the class {chosen.method.__name__}. Call it: {chosen.method.__name__}().")
     return verb.run(chosen)
