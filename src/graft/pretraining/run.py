@@ -212,6 +212,8 @@ def _store(options: "Options", bench: Bench, outcome: Outcome, texts: list[Path]
     with writing_folder(Path(outcome.model)) as temporary:
         bench.model.save_pretrained(temporary)
         bench.tokenizer.save_pretrained(temporary)
+        for path in temporary.iterdir():
+            path.chmod(0o644)  # safetensors writes files that only their owner may read
         (temporary / "README.md").write_text(
             card(options.output.name, asdict(outcome), recipe, texts), encoding="utf-8"
         )
