@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.what == "table":
         from benchmarks.acceptance.table import write
 
-        write(read(RESULTS))
+        write(read(RESULTS), read(SEARCHED))
         return 0
     return _search(given) if given.what == "search" else _run(given)
 
@@ -54,7 +54,7 @@ def _run(given: argparse.Namespace) -> int:
         print(f"{number} of {len(wanted)}: {trial}", flush=True)
         ready = material(trial.data, given.data, given.models)
         failed += not _apart(lambda: run(trial, ready), RESULTS)  # noqa: B023
-        write(read(RESULTS))
+        write(read(RESULTS), read(SEARCHED))
     return int(failed > 0)
 
 

@@ -9,22 +9,43 @@ from benchmarks.acceptance.trials import CLASSIFICATION, LANGUAGE, METHODS, TITL
 from graft.files import write_text
 
 README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- acceptance: begin -->", "<!-- acceptance: end -->"
 ALLOWED = 1.5  # points that LoRA may be below full fine-tuning
 Records = Sequence[dict[str, Any]]
 
 
-def write(records: Records) -> None:
-    """Put the tables of these records into the README."""
+def write(records: Records, searched: Records) -> None:
+    """Put the tables of these records, and of the search, into the README."""
     parts = [_classification(records, data) for data in CLASSIFICATION]
     text = "\n\n".join([*parts, _gap(records), _language(records), _missing(records)])
-    before, _, rest = README.read_text("utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_text(README, f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    _put("acceptance", text)
+    _put("search", _searched(searched))
+
+
+def _put(name: str, text: str) -> None:
+    """Text between the marks of a name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = README.read_text("utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    write_text(README, f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def _of(records: Records, data: str, method: str) -> Records:
-    return [r for r in records if (r["data"], r["method"]) == (data, method)]
+    """By seed, each once: two runs at the same time may have done the same trial."""
+    found = {r["seed"]: r for r in reversed(records) if (r["data"], r["method"]) == (data, method)}
+    return [found[seed] for seed in sorted(found)]
+
+
+def _searched(searched: Records) -> str:
+    lines = [
+        "| data | method | sites | epochs | learning rate: accuracy on the validation part, % |",
+        "|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for r in searched:
+        key = (r["data"], TITLES[r["method"]].partition(",")[0], r["settings"].get("sites", ""), f"{r['epochs']:g}")
+        groups.setdefault(key, []).append(f"{r['lr']:g}: {100 * r['scores']['validation']['accuracy']:.1f}")
+    lines += [f"| {' | '.join(key)} | {'; '.join(found)} |" for key, found in groups.items()]
+    return "\n".join(lines)
 
 
 def _spread(values: Sequence[float], digits: int = 1) -> str:
