@@ -11,7 +11,7 @@ from torch import nn
 import cases
 import zoo
 from graft.anatomy import Site
-from graft.attach import attach, detach, grafted, use
+from graft.attach import attach, detach, grafted, probe, use
 from graft.errors import BadInput, NotApplied, Refused
 from graft.method import Method, Part
 from graft.methods.bitfit import BitFit
@@ -241,3 +241,17 @@ class _Shift(Method):
 
     def build(self, site: Site) -> Part:
         return _Added()
+
+
+def test_a_trained_head_does_not_hide_parts_that_did_not_move() -> None:
+    model = zoo.tiny("bert", "classification")
+    adapter = attach(model, LoRA(rank=2))
+    with torch.no_grad():
+        for placed in adapter.placed:
+            if placed.head:
+                for parameter in placed.part.parameters():
+                    parameter.add_(1.0)
+    with pytest.raises(NotApplied, match="does not change the output"):
+        probe(model)
+    cases.move(adapter)
+    assert probe(model) > 0

@@ -1,20 +1,22 @@
 """Does an adapter do anything? Asked after training and after loading; an adapter that does not is an error."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from graft.attach.adapter import Adapter
 from graft.attach.hooks import first_of
-from graft.attach.spot import Work, require
+from graft.attach.spot import Grafted, Work, require
 from graft.attach.use import use
 from graft.errors import BadInput, NotApplied
 
 
 def probe(model: nn.Module, name: str = "default", batch: Mapping[str, Tensor] | None = None) -> float:
-    """The largest difference that adapter `name` makes to the output on a small batch.
+    """The largest difference that adapter `name` makes to the output on a small batch, its task head apart.
 
     Raises NotApplied when it makes none, when its outputs are not finite, or when a site it asked for was not run.
     """
@@ -26,14 +28,16 @@ def probe(model: nn.Module, name: str = "default", batch: Mapping[str, Tensor] |
     try:
         with torch.no_grad():
             record.watching[name] = set()
-            with use(model, name):
+            with use(model, name), _without_head(record, adapter):
                 ours = first_of(_run(model, inputs))
             reached = record.watching[name]
             with use(model, None):
                 base = first_of(_run(model, inputs))
     finally:
         model.train(was_training)
-    wanted = {job_path for job_path, spot in record.spots.items() if name in spot.work and _acts(spot.work[name])}
+    heads = {placed.site.path for placed in adapter.placed if placed.head and placed.site is not None}
+    acting = {path for path, spot in record.spots.items() if name in spot.work and _acts(spot.work[name])}
+    wanted = acting - heads
     if missed := sorted(wanted - reached):
         raise NotApplied(
             f"adapter {name!r} was never run at {', '.join(missed[:4])} ({len(missed)} of {len(wanted)} places)."
@@ -47,6 +51,21 @@ def probe(model: nn.Module, name: str = "default", batch: Mapping[str, Tensor] |
             "it was never trained, its weights did not load, or its scale is zero."
         )
     return difference
+
+
+@contextmanager
+def _without_head(record: Grafted, adapter: Adapter) -> Iterator[None]:
+    """The method's own parts alone, where it has any: a head that trained would hide parts that did not."""
+    heads = {p.site.path for p in adapter.placed if p.head and p.site is not None}
+    if len(adapter.placed) == len(heads) and not adapter.trained:
+        heads = set()
+    works = {path: record.spots[path].work for path in heads}
+    kept = {path: work.pop(adapter.name) for path, work in works.items() if adapter.name in work}
+    try:
+        yield
+    finally:
+        for path, work in kept.items():
+            works[path][adapter.name] = work
 
 
 def sample(model: Any) -> dict[str, Tensor]:

@@ -68,6 +68,7 @@ class DoRA(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "rank")
+        check(self.alpha != 0, self, "alpha", "must not be 0, which would leave the base as it is", "Try 16.")
         check(0 <= self.dropout < 1, self, "dropout", "must be at least 0 and below 1", "Try 0.1.")
 
     def build(self, site: Site) -> Part:

@@ -60,6 +60,7 @@ class ParallelAdapter(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "bottleneck")
+        check(self.scale != 0, self, "scale", "must not be 0, which would leave the base as it is", "Try 4.")
         check(0 <= self.dropout < 1, self, "dropout", "must be at least 0 and below 1", "Try 0.1.")
 
     def build(self, site: Site) -> Part:

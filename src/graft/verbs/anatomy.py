@@ -101,10 +101,11 @@ class Result:
 
 def run(options: Options) -> Result:
     """Build the model on `meta`, examine it and apply the expression."""
+    from graft import bases
     from graft.anatomy import examine, select, skeleton
     from graft.anatomy.tree import tree
 
-    model = skeleton(options.model)
+    model = skeleton(bases.path(options.model) if options.model in bases.names() else options.model)
     anatomy = examine(model)
     selection = select(anatomy, options.sites) if options.sites else None
     chosen = selection.sites if selection else anatomy.sites
