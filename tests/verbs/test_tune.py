@@ -302,3 +302,42 @@ def test_every_task_goes_from_rows_to_an_evaluated_adapter(home: Path, tmp_path:
     again = graft.evaluate(model=str(home / kind), data=str(rows), adapter=str(tuned.folder)).found
     assert again.task == type(again.task)(**vars(again.task)) and again.task.kind == task
     assert again.outcome.verdict == tuned.outcome.verdict
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"general_text": "nosuch.txt"}, "cannot read the general text"),
+        ({"metric": "accuracy"}, "does not serve generation, which has"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["tune", "evaluate"])
+def test_what_is_measured_in_the_end_is_checked_before_the_work(
+    runs: Runs, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], message: str,
+    verb: str,
+) -> None:  # fmt: skip
+    adapter = str(runs("answers").tuned.folder)
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("work was done")
+
+    monkeypatch.setattr("graft.training.tuning.score", never)
+    monkeypatch.setattr("graft.scoring.evaluation.outcome", never)
+    more = {"folder": tmp_path / "run"} if verb == "tune" else {"adapter": adapter}
+    with pytest.raises(BadInput, match=message):
+        getattr(graft, verb)(model=str(home / "llama"), data=str(home / "answers"), **more, **wrong)
+
+
+def test_nothing_learned_is_lost_when_the_report_fails(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("graft.training.tuning.outcome", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        graft.tune(model=str(home / "bert"), data=str(home / "classes"), folder=tmp_path, steps=3, lr=1e-2)
+    study_model = graft.evaluate(
+        model=str(home / "bert"), data=str(home / "classes"), adapter=str(tmp_path / "adapter")
+    )
+    assert study_model.found.outcome is not None

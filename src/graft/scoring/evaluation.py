@@ -15,10 +15,10 @@ from graft.data.sources import read_source
 from graft.data.task import Record, Task
 from graft.data.tasks import from_dict
 from graft.data.templates import DEFAULT
-from graft.errors import BadInput
+from graft.errors import BadInput, Refused
 from graft.loading import Base, Precision, Source, kept_with, load_base
-from graft.scoring.forgetting import forgetting
-from graft.scoring.outcome import Outcome, outcome
+from graft.scoring.forgetting import forgetting, general_rows, not_for
+from graft.scoring.outcome import Outcome, check_metric, outcome
 from graft.scoring.score import example, score
 from graft.statistics import Interval, interval
 
@@ -84,6 +84,9 @@ def evaluate(
     The adapter's own task is used, with its prompts and labels. limit: rows at most, chosen by the seed. how: see
     `graft.data.load`. Raises what loading raises, and NotApplied for an adapter that does nothing.
     """
+    if metric:
+        metrics.get(metric)
+    general = general_rows(general_text) if general_text else None
     extra = kept_with(folder) if folder is not None else {}
     tuned = dict(extra.get("data") or {})
     if stored := extra.get("task"):
@@ -95,6 +98,10 @@ def evaluate(
         rows = [rows[at] for at in sorted(random.Random(seed).sample(range(len(rows)), limit))]
     base = load_base(source, task, dtype=dtype, device=device, seed=extra.get("seed", seed))
     notes += base.notes
+    if general is not None and (why := not_for(base.model)):
+        raise Refused(why)
+    if metric and metric not in task.metrics:
+        check_metric(metric, task.kind, task.metrics, _score(base, task, rows[:1], None, batch, show=False))
     name = _attach(base, folder, force, task, rows[0]) if folder is not None else None
     systems = {"base": _score(base, task, rows, None, batch, show)}
     measured, against, forgot = {}, None, None
@@ -105,8 +112,8 @@ def evaluate(
     else:
         systems["adapter"] = _score(base, task, rows, name, batch, show)
         against = outcome(task.metrics, systems["base"], systems["adapter"], metric=metric, seed=seed)
-        if general_text:
-            forgot = forgetting(base.model, base.tokenizer, name, general_text, show=show)
+        if general is not None:
+            forgot = forgetting(base.model, base.tokenizer, name, general, show=show)
     return Evaluation(task, rows, systems, measured, against, forgot, notes)
 
 

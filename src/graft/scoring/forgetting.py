@@ -1,6 +1,6 @@
 """Forgetting: the loss per token on text that has nothing to do with the task, before and after."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,22 @@ LENGTH = 512  # tokens of a window at most
 
 
 def forgetting(
-    model: nn.Module, tokenizer: Any, name: str, text: str | Path, *, batch: int = 8, show: bool = False
+    model: nn.Module,
+    tokenizer: Any,
+    name: str,
+    text: str | Path | Sequence[Mapping[str, Any]],
+    *,
+    batch: int = 8,
+    show: bool = False,
 ) -> Outcome:
     """Compare the loss per token of the base and of adapter `name` on general text.
 
-    text: a .txt file, or anything `graft.data.load` reads as rows of `text`. Raises Refused for a model that does not
-    predict the next token, BadInput for a text that cannot be read.
+    text: what `general_rows` gave, or what it takes. Raises Refused for a model that does not predict the next token,
+    BadInput for a text that cannot be read.
     """
     if why := not_for(model):
         raise Refused(why)
-    rows = _rows(text)
+    rows = general_rows(text) if isinstance(text, (str, Path)) else text
     kind = find("language_modeling")
     limit = min(LENGTH, kind.fit(rows, tokenizer, model.config).max_length)
     task = kind.fit(rows, tokenizer, model.config, limit)
@@ -48,7 +54,11 @@ def not_for(model: nn.Module) -> str | None:
     return f"forgetting is measured on models that predict the next token; {type(model).__name__} does not."
 
 
-def _rows(text: str | Path) -> list[Mapping[str, Any]]:
+def general_rows(text: str | Path) -> list[Mapping[str, Any]]:
+    """At most 100 rows of `text`, spread evenly over a .txt file or over anything that `graft.data.load` reads.
+
+    Raises BadInput for a text that cannot be read or is empty.
+    """
     path = Path(text)
     if path.suffix != ".txt":
         found: list[Mapping[str, Any]] = list(load(text, task="language_modeling", splits="test").test)

@@ -71,3 +71,13 @@ def outcome(
         raise BadInput("there is no metric to compare by.")
     found = {name: compare(metrics.get(name), base_records, other_records, seed=seed) for name in ordered}
     return Outcome(base, other, found)
+
+
+def check_metric(name: str | None, kind: str, own: Sequence[str], records: Sequence[Record]) -> None:
+    """Raise BadInput when a metric cannot score such records, naming those in `own`, which the task `kind` has."""
+    if name is None:
+        return
+    try:
+        metrics.get(name).statistics(records)
+    except BadInput as error:
+        raise BadInput(f"--metric {name} does not serve {kind}, which has {', '.join(own)}. {error}") from error

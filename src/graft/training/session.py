@@ -13,6 +13,7 @@ from graft.data import fit as fit_task
 from graft.errors import BadInput
 from graft.loading import chosen_device, find_base, in_bf16, load_base
 from graft.method import Method, describe
+from graft.scoring import check_metric, general_rows, score
 from graft.training import folder as runs
 from graft.training.options import TrainingOptions
 from graft.training.tracking import check_trackers
@@ -32,6 +33,7 @@ class Session:
         check_trackers(options.report_to)
         if options.metric:
             metrics.get(options.metric)
+        self.general = general_rows(options.general_text) if options.general_text is not None else None
         self.folder = options.folder or Path("runs") / options.name
         self.resume_from = None if options.dry_run else runs.opened(self.folder, options.resume)
         data = load(
@@ -50,6 +52,9 @@ class Session:
             base.model, base.tokenizer, task, data.train, _some(data.validation, options.validation_rows, options.seed),
             _some(data.test, options.test_rows, options.seed), base.fresh, origin,
         )  # fmt: skip
+        if options.metric and options.metric not in task.metrics:
+            one = score(base.model, base.tokenizer, task, (self.study.test or self.study.validation)[:1])
+            check_metric(options.metric, task.kind, task.metrics, one)
         self.adapter = prepared(base.model, self.method, options.name, base.tokenizer, options.seed)
         self.notes += self.adapter.remarks
 
@@ -60,7 +65,7 @@ class Session:
         try:
             return tune(
                 self.study, self.adapter, self.training, self.folder, resume_from=self.resume_from,
-                metric=self.options.metric, general_text=self.options.general_text,
+                metric=self.options.metric, general_text=self.general,
                 extra={"base": self.options.model}, show=sys.stderr.isatty(),
             )  # fmt: skip
         except KeyboardInterrupt as interruption:

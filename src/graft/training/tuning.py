@@ -6,7 +6,8 @@ scored before it is touched, both are scored on the same rows, and the adapter i
 
 import math
 import random
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from graft import checkpoint
 from graft.attach import Adapter, attach, probe, use
 from graft.data.rows import Row
 from graft.data.task import Record, Task
+from graft.errors import NotApplied
 from graft.method import Method
-from graft.scoring import Outcome, example, forgetting, majority, not_for, outcome, score, write_items
+from graft.scoring import (
+    Outcome, check_metric, example, forgetting, general_rows, majority, not_for, outcome, score, write_items,
+)  # fmt: skip
 from graft.training import folder as runs
 from graft.training.loop import Fit, fit
 from graft.training.options import TrainingOptions
@@ -65,38 +69,46 @@ def tune(
     *,
     resume_from: Path | None = None,
     metric: str | None = None,
-    general_text: str | None = None,
+    general_text: str | Sequence[Mapping[str, Any]] | None = None,
     extra: dict[str, Any] | None = None,
     show: bool = False,
 ) -> Tuned:
     """Score the base, train the adapter, score it on the same rows, and write everything to `folder`.
 
-    Scored are the test rows, or the validation rows where there are none (a note says so). Raises what `fit` raises,
-    and NotApplied when the trained adapter does not change the output.
+    Scored are the test rows, or the validation rows where there are none (a note says so). general_text: see
+    `graft.scoring.general_rows`, or what it gave. The adapter is on disk before anything else is done with it. Raises
+    what `fit` raises, BadInput before training for a text or metric that does not serve, and NotApplied when the
+    trained adapter does not change the output, which is then not kept.
     """
     model, tokenizer, task, name = study.model, study.tokenizer, study.task, adapter.name
     scored = study.test or study.validation
     notes = [] if study.test else ["there are no test rows: scored on the validation rows, which chose the best step"]
+    general = general_rows(general_text) if isinstance(general_text, str) else general_text
     with use(model, None):
         before = score(model, tokenizer, task, scored, title="scoring the base", show=show)
+    check_metric(metric, task.kind, task.metrics, before)
     train = task.features(study.train, tokenizer, train=True)
     fitted = fit(
         model, tokenizer, task, train, task.features(study.validation, tokenizer), adapter, options, folder=folder,
         resume_from=resume_from, where=[row.where for row in study.train], run=study.source, show=show,
     )  # fmt: skip
-    probe(model, name, example(model, tokenizer, task, scored[0]))
+    about = {**(extra or {}), **_extra(study, options, fitted)}
+    target = checkpoint.save(model, name, folder / runs.ADAPTER, tokenizer=tokenizer, extra=about)
+    try:
+        probe(model, name, example(model, tokenizer, task, scored[0]))
+    except NotApplied:
+        shutil.rmtree(target)
+        raise
     with use(model, name):
         after = score(model, tokenizer, task, scored, title="scoring the adapter", show=show)
     found = outcome(task.metrics, before, after, metric=metric, seed=options.seed)
     floor = _floor(study, before, after, options.seed)
     if study.fresh:
         notes.append(f"the base's {study.fresh[0].partition('.')[0]} is untrained: the adapter also trained it")
-    forgot, note = _forgot(study, name, general_text, show)
+    forgot, note = _forgot(study, name, general, show)
     notes += [each for each in (note, _suspicious(study, fitted)) if each]
-    target = checkpoint.save(
-        model, name, folder / runs.ADAPTER, tokenizer=tokenizer,
-        extra={**(extra or {}), **_extra(study, options, fitted, found, forgot)},
-    )  # fmt: skip
+    about |= {"scores": found.as_json(), "forgetting": forgot.as_json() if forgot else None}
+    checkpoint.save(model, name, target, tokenizer=tokenizer, extra=about)
     where = [row.where for row in scored]
     write_items(folder / runs.ITEMS, {"base": before, "adapter": after}, where, list(found.comparisons))
     return Tuned(adapter, fitted, found, floor, forgot, _samples(before, after, options.seed), notes, target)
@@ -130,7 +142,9 @@ def _suspicious(study: Study, fitted: Fit) -> str | None:
     )
 
 
-def _forgot(study: Study, name: str, text: str | None, show: bool) -> tuple[Outcome | None, str | None]:
+def _forgot(
+    study: Study, name: str, text: Sequence[Mapping[str, Any]] | None, show: bool
+) -> tuple[Outcome | None, str | None]:
     if text is None:
         return None, "forgetting was not measured: give --general-text FILE"
     if why := not_for(study.model):
@@ -138,9 +152,7 @@ def _forgot(study: Study, name: str, text: str | None, show: bool) -> tuple[Outc
     return forgetting(study.model, study.tokenizer, name, text, show=show), None
 
 
-def _extra(
-    study: Study, options: TrainingOptions, fitted: Fit, found: Outcome, forgot: Outcome | None
-) -> dict[str, Any]:
+def _extra(study: Study, options: TrainingOptions, fitted: Fit) -> dict[str, Any]:
     """What is kept with the adapter: enough to evaluate it again and to know where it came from."""
     return {
         "task": study.task.as_dict(),
@@ -148,8 +160,6 @@ def _extra(
         "training": {**asdict(options), "report_to": list(options.report_to), "steps_done": fitted.steps,
                      "best_step": fitted.best_step, "tokens": fitted.tokens, "seconds_spent": round(fitted.seconds, 1)},
         "seed": options.seed,
-        "scores": found.as_json(),
-        "forgetting": forgot.as_json() if forgot else None,
     }  # fmt: skip
 
 
