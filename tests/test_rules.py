@@ -22,7 +22,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Imports go one way: a file may import from lines above its own, and from its own folder.
 ORDER = [
     ["errors", "catalogue"],
-    ["files", "memory"],
+    ["files", "limits", "memory"],
     ["anatomy", "statistics", "bases"],
     ["method"],
     ["methods", "attach"],

@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -30,6 +31,13 @@ def test_every_method_leaves_an_adapter_and_a_row(home: Path, tmp_path: Path, mo
 def test_an_unknown_method_is_refused_before_anything_is_built(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="lora"):
         graft.demo(methods=("lorra",), folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [{"rows": 0}, {"seconds": 0.0}, {"seconds": float("nan")}, {"seed": -1}])
+def test_numbers_that_do_not_serve_are_refused_at_once(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=f"{next(iter(wrong))} must be"):
+        graft.demo(folder=tmp_path, **wrong)
     assert not list(tmp_path.iterdir())
 
 

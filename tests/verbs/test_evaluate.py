@@ -125,3 +125,18 @@ def test_forgetting_on_general_text(runs: Runs, home: Path, tmp_path: Path) -> N
     ).found  # fmt: skip
     assert found.forgot.comparisons["loss"].items == 3
     assert found.forgot.headline.metric == "loss"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rows": -1}, "rows must be at least 0"),
+        ({"batch": 0}, "batch must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"items": Path("items.csv")}, "ends in .parquet"),
+        ({"items": Path(__file__) / "items.parquet"}, "cannot write"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_loaded(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        graft.evaluate(model="no-such-model", data="no-such-rows", **wrong)

@@ -129,3 +129,19 @@ def test_what_cannot_write_is_refused(home: Path, runs: Runs) -> None:
         graft.generate(model=str(home / "llama"), prompt="cat", base=True)
     with pytest.raises(BadInput, match="temperature above 0"):
         graft.generate(model=str(home / "llama"), prompt="cat", top_k=5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"temperature": float("nan")}, "temperature must be a finite number"), ({"seed": -1}, "seed must be at least 0")],
+)
+def test_numbers_that_do_not_serve_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        graft.generate(model="no-such-model", prompt="a", **wrong)
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "none.txt"])
+def test_a_file_without_prompts_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("\n")
+    with pytest.raises(BadInput, match="there are no prompts in it"):
+        graft.generate(model="no-such-model", prompts=tmp_path / name)

@@ -341,3 +341,31 @@ def test_nothing_learned_is_lost_when_the_report_fails(
         model=str(home / "bert"), data=str(home / "classes"), adapter=str(tmp_path / "adapter")
     )
     assert study_model.found.outcome is not None
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"validation_rows": -3}, "validation_rows must be at least 0, got -3"),
+        ({"test_rows": -3}, "test_rows must be at least 0"),
+        ({"show_mask": -3}, "show_mask must be at least 0"),
+        ({"batch": 0}, "batch must be above 0"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": 10**22}, "seed must be below"),
+        ({"minutes": NAN}, "minutes must be a finite number"),
+        ({"clip": NAN, "lr": NAN}, "lr must be a finite number, got nan; clip must be a finite number"),
+        ({"splits": (NAN, 0.1, 0.1)}, "three shares"),
+        ({"model": ""}, "model must not be empty"),
+        ({"data": " "}, "data must not be empty"),
+        ({"model": "sprot"}, "Did you mean the bundled base sprout"),
+    ],
+)
+def test_a_refused_run_leaves_nothing(home: Path, tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+    folder = tmp_path / "some" / "run"
+    options = {"model": str(home / "bert"), "data": str(home / "classes"), "folder": folder, **wrong}
+    with pytest.raises(BadInput, match=message):
+        graft.tune(**options)
+    assert not (tmp_path / "some").exists()

@@ -49,14 +49,22 @@ def _row(task: Any, asked: str | Mapping[str, Any]) -> Mapping[str, Any]:
 def read_prompts(path: Path) -> list[Any]:
     """The prompts of a file: lines of text, or of JSON (texts, or rows for a template).
 
-    Raises BadInput with the line that cannot be read.
+    Raises BadInput with the line that cannot be read, or when there is none.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read the prompts {path}: {error}.") from error
     if path.suffix not in (".jsonl", ".json"):
-        return [line for line in lines if line.strip()]
+        found: list[Any] = [line for line in lines if line.strip()]
+    else:
+        found = _read_json(path, lines)
+    if not found:
+        raise BadInput(f"{path}: there are no prompts in it.")
+    return found
+
+
+def _read_json(path: Path, lines: Sequence[str]) -> list[Any]:
     found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -14,6 +14,7 @@ from graft.data.losses import inference
 from graft.data.task import Task
 from graft.data.turns import end_marker
 from graft.errors import BadInput
+from graft.limits import finite
 
 ROOM = 128  # new tokens where no task says how many
 
@@ -31,12 +32,15 @@ class Writing:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        wrong = []
+        numbers = {name: getattr(self, name) for name in ("temperature", "top_p", "repetition_penalty")}
+        wrong = [
+            f"{name} must be a finite number, got {value}" for name in names if not finite(value := getattr(self, name))
+        ]
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             wrong.append(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         if self.temperature < 0:
             wrong.append(f"temperature must not be negative, got {self.temperature}")
-        if not 0 < self.top_p <= 1:
+        if not 0 < self.top_p <= 1 and finite(self.top_p):
             wrong.append(f"top_p must lie above 0 and at most at 1, got {self.top_p}")
         if self.top_k < 0 or self.beams < 1 or self.repetition_penalty <= 0:
             wrong.append("top_k must be at least 0, beams at least 1, repetition_penalty above 0")

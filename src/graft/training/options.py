@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from graft.errors import BadInput
+from graft.limits import SEEDS, finite
 
 Schedule = Literal["linear", "cosine", "constant"]
 
@@ -37,11 +38,15 @@ class TrainingOptions:
     report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        wrong = [f"{name} must be above 0, got {getattr(self, name)}" for name in _ABOVE if _at_most_zero(self, name)]
+        numbers = [name for name in (*_ABOVE, *_FROM, "warmup") if not finite(getattr(self, name))]
+        wrong = [f"{name} must be a finite number, got {getattr(self, name)}" for name in numbers]
+        wrong += [f"{name} must be above 0, got {getattr(self, name)}" for name in _ABOVE if _at_most_zero(self, name)]
         wrong += [
             f"{name} must not be negative, got {getattr(self, name)}" for name in _FROM if getattr(self, name) < 0
         ]
-        if not 0 <= self.warmup < 1:
+        if self.seed >= SEEDS:
+            wrong.append(f"seed must be below 2^32, got {self.seed}")
+        if not 0 <= self.warmup < 1 and finite(self.warmup):
             wrong.append(f"warmup is a share of the run, at least 0 and below 1, got {self.warmup}")
         if isinstance(self.accumulate, int) and self.accumulate > self.batch:
             wrong.append(f"accumulate {self.accumulate} divides a step of {self.batch} rows into more parts than rows")

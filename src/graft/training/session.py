@@ -11,6 +11,7 @@ from graft import metrics
 from graft.data import Row, check, load, show_mask
 from graft.data import fit as fit_task
 from graft.errors import BadInput
+from graft.limits import check_numbers, finite
 from graft.loading import chosen_device, find_base, in_bf16, load_base
 from graft.method import Method, describe
 from graft.scoring import check_metric, general_rows, score
@@ -28,6 +29,13 @@ class Session:
 
     def __init__(self, options: "Options") -> None:
         assert isinstance(options.method, Method)
+        check_numbers(options, {"validation_rows": 0, "test_rows": 0, "show_mask": 0, "seed": 0}, ("minutes",))
+        if not all(finite(share) for share in options.splits):
+            raise BadInput(
+                f"splits: {list(options.splits)} are not three shares (train, validation, test) that sum to 1."
+            )
+        if empty := [name for name in ("model", "data") if not getattr(options, name).strip()]:
+            raise BadInput(f"{' and '.join(empty)} must not be empty: tuning needs a model and rows.")
         self.options, self.method = options, options.method
         self.training = _training(options)
         check_trackers(options.report_to)

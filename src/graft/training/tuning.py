@@ -22,7 +22,16 @@ from graft.data.task import Record, Task
 from graft.errors import NotApplied
 from graft.method import Method
 from graft.scoring import (
-    Outcome, check_metric, example, forgetting, general_rows, majority, not_for, outcome, score, write_items,
+    Outcome,
+    check_metric,
+    example,
+    forgetting,
+    general_rows,
+    majority,
+    not_for,
+    outcome,
+    score,
+    write_items,
 )  # fmt: skip
 from graft.training import folder as runs
 from graft.training.loop import Fit, fit

@@ -103,12 +103,14 @@ def run(options: Options) -> Result:
 
     from graft.data import check, load, stdlib
     from graft.data import fit as fit_task
+    from graft.limits import check_numbers
     from graft.loading import find_base, load_base
     from graft.method import named
     from graft.metrics import get
     from graft.training.demonstration import METRICS, Contestant, demonstrate
     from graft.training.tuning import Study
 
+    check_numbers(options, {"rows": 1, "seed": 0}, ("seconds",))
     contestants = {}
     for name in options.methods:
         settings, rate = SETTINGS.get(name, ({}, None))

@@ -83,10 +83,17 @@ def run(options: Options) -> Result:
     import sys
 
     from graft.errors import BadInput
+    from graft.limits import check_numbers
     from graft.loading import find_base
     from graft.scoring import write_items
     from graft.scoring.evaluation import evaluate
+    from graft.training.space import check_writable
 
+    check_numbers(options, {"rows": 0, "batch": 1, "seed": 0})
+    if options.items is not None:
+        if options.items.suffix != ".parquet":
+            raise BadInput(f"--items {options.items}: give a name that ends in .parquet, which is what is written.")
+        check_writable(options.items.parent)
     if options.adapter is None and (options.gate or options.general_text):
         raise BadInput("--gate and --general-text compare an adapter with its base: give an --adapter.")
     found = evaluate(

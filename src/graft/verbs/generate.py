@@ -71,8 +71,10 @@ def run(options: Options) -> Result:
     """Load the model; what it writes is written when the result is shown. Raises BadInput for prompts in two places."""
     from graft.decode import Speaker, Writing, read_prompts, typed
     from graft.errors import BadInput
+    from graft.limits import check_numbers
     from graft.loading import find_base
 
+    check_numbers(options, {"seed": 0})
     if options.prompt is not None and options.prompts is not None:
         raise BadInput("give --prompt or --prompts, not both.")
     if options.adapter is None and options.base:
