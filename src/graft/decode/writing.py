@@ -33,9 +33,7 @@ class Writing:
 
     def __post_init__(self) -> None:
         numbers = {name: getattr(self, name) for name in ("temperature", "top_p", "repetition_penalty")}
-        wrong = [
-            f"{name} must be a finite number, got {value}" for name in names if not finite(value := getattr(self, name))
-        ]
+        wrong = [f"{name} must be a finite number, got {value}" for name, value in numbers.items() if not finite(value)]
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             wrong.append(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         if self.temperature < 0:
