@@ -369,3 +369,56 @@ def test_a_refused_run_leaves_nothing(home: Path, tmp_path: Path, wrong: dict[st
     with pytest.raises(BadInput, match=message):
         graft.tune(**options)
     assert not (tmp_path / "some").exists()
+
+
+def test_rows_and_virtual_tokens_share_the_positions(home: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"model": str(home / "bert"), "data": str(home / "classes"), "steps": 3}
+    method, most = graft.PrefixTuning(tokens=54), 10  # of the 64 positions of this model
+    told = "54 virtual tokens of the method are among the 64 positions"
+    with pytest.raises(BadInput, match=rf"{told}.*, and rows have up to 1\d tokens: use --length {most}"):
+        graft.tune(**options, method=method, length=32, folder=tmp_path / "asked", dry_run=True)
+    result = graft.tune(**options, method=method, folder=tmp_path / "default")
+    assert any(f"rows have {most} tokens at most" in note for note in result.notes)
+    record = json.loads((result.tuned.folder / "graft.json").read_text())["extra"]
+    assert record["task"]["max_length"] == most
+    with pytest.raises(BadInput, match="leaves no room for a row: use fewer"):
+        graft.tune(**options, method=graft.PrefixTuning(tokens=60), folder=tmp_path / "none", dry_run=True)
+
+
+@pytest.mark.parametrize(("kind", "rows", "length"), [("bert", "classes", 9), ("llama", "answers", 12)])
+def test_the_share_of_cut_rows_is_told(home: Path, kind: str, rows: str, length: int) -> None:
+    def notes(length: int | None) -> str:
+        options = {"model": str(home / kind), "data": str(home / rows), "dry_run": True, "allow": ("cut", "masked")}
+        return "\n".join(graft.tune(**options, length=length).notes)
+
+    import small
+
+    # Beside its words a text has [CLS] and [SEP]; a prompt has its completion and the end.
+    texts = [row["text"] for row in small.lines(home / "classes" / "train.jsonl")]
+    found = re.search(rf"of the train rows \((\d+) of 64 looked at\) are longer than {length} tokens", notes(length))
+    assert found is not None
+    if kind == "bert":
+        assert int(found[1]) == sum(len(text.split()) + 2 > length for text in texts)
+    assert "are cut" not in notes(None)
+
+
+def test_nothing_to_resume_is_said(home: Path, tmp_path: Path) -> None:
+    options = {"model": str(home / "bert"), "data": str(home / "classes"), "folder": tmp_path, "steps": 3, "lr": 1e-2}
+    assert any(f"nothing to resume in {tmp_path}" in note for note in graft.tune(**options, resume=True).notes)
+    assert not any("nothing to resume" in note for note in graft.tune(**options, resume=True).notes)
+
+
+def test_a_head_that_moves_alone_is_no_adapter(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graft.training.watch import Watch
+
+    before = Watch.on_pre_optimizer_step
+
+    def still(self: Watch, *arguments: Any, **more: Any) -> None:
+        for placed in self.trainer.adapter.placed:
+            for parameter in placed.part.parameters():
+                parameter.grad = parameter.grad if placed.head else None
+        before(self, *arguments, **more)
+
+    monkeypatch.setattr(Watch, "on_pre_optimizer_step", still)
+    with pytest.raises(NotApplied, match="has moved; their gradients are all zero or missing"):
+        graft.tune(model=str(home / "bert"), data=str(home / "classes"), folder=tmp_path, steps=4, lr=1e-2)

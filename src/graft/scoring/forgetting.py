@@ -11,6 +11,7 @@ from graft.data import load
 from graft.data.tasks import find
 from graft.errors import BadInput, Refused
 from graft.scoring.outcome import Outcome, outcome
+from graft.scoring.room import positions_left
 from graft.scoring.score import score
 
 CHUNK = 2000  # characters of a row that a plain text is divided into
@@ -37,6 +38,8 @@ def forgetting(
     rows = general_rows(text) if isinstance(text, (str, Path)) else text
     kind = find("language_modeling")
     limit = min(LENGTH, kind.fit(rows, tokenizer, model.config).max_length)
+    if left := positions_left(model, name):
+        limit = min(limit, left[0])
     task = kind.fit(rows, tokenizer, model.config, limit)
     found = []
     for which in (None, name):

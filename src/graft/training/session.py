@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graft import metrics
-from graft.data import Row, check, load, show_mask
+from graft.data import DataSets, Row, Task, check, load, show_mask
 from graft.data import fit as fit_task
 from graft.errors import BadInput
 from graft.limits import check_numbers, finite
-from graft.loading import chosen_device, find_base, in_bf16, load_base
+from graft.loading import Base, chosen_device, find_base, in_bf16, load_base
 from graft.method import Method, describe
 from graft.scoring import check_metric, general_rows, score
+from graft.scoring.room import cut_rows, longest, positions_left
 from graft.training import folder as runs
 from graft.training.options import TrainingOptions
 from graft.training.tracking import check_trackers
@@ -22,6 +23,8 @@ from graft.training.tuning import Study, Tuned, prepared, tune
 
 if TYPE_CHECKING:
     from graft.verbs.tune import Options
+
+SHORTEST = 8  # tokens of a row
 
 
 class Session:
@@ -56,15 +59,22 @@ class Session:
             raise BadInput(f"{options.data}: tuning needs train rows, and validation or test rows. It has {has}.")
         base = load_base(source, task, dtype=self._dtype(), device=options.device, seed=options.seed)
         self.notes = [*data.notes, *report.lines()[1:], *base.notes]
+        if options.metric and options.metric not in task.metrics:
+            one = score(base.model, base.tokenizer, task, (data.test or data.validation)[:1])
+            check_metric(options.metric, task.kind, task.metrics, one)
+        self.adapter = prepared(base.model, self.method, options.name, base.tokenizer, options.seed)
+        self.notes += self.adapter.remarks
+        if options.resume and self.resume_from is None:
+            self.notes.append(f"there is nothing to resume in {self.folder}: the run starts from the beginning")
+        if (limit := self._limit(task, data, base)) is not None:
+            task = fit_task(data, source.tokenizer, source.config, limit)
+            data, _ = check(data, task, source.tokenizer, options.allow)
+        if note := cut_rows(task, data.train, base.tokenizer):
+            self.notes.append(note)
         self.study = Study(
             base.model, base.tokenizer, task, data.train, _some(data.validation, options.validation_rows, options.seed),
             _some(data.test, options.test_rows, options.seed), base.fresh, origin,
         )  # fmt: skip
-        if options.metric and options.metric not in task.metrics:
-            one = score(base.model, base.tokenizer, task, (self.study.test or self.study.validation)[:1])
-            check_metric(options.metric, task.kind, task.metrics, one)
-        self.adapter = prepared(base.model, self.method, options.name, base.tokenizer, options.seed)
-        self.notes += self.adapter.remarks
 
     def tune(self) -> Tuned:
         """Train and score. A run that Ctrl-C ended says how to go on with it."""
@@ -121,6 +131,25 @@ class Session:
             words += ["--data", self.options.data]
             words += ["--columns", self.options.columns] if self.options.columns else []
         return shlex.join([*words, *(["--prompt", "…"] if verb == "generate" else [])])
+
+    def _limit(self, task: Task, data: DataSets, base: Base) -> int | None:
+        """The length that virtual tokens leave to rows, where that is less than the task's; None where all fits.
+
+        Raises BadInput when the user asked for more, and a row has more.
+        """
+        left = positions_left(base.model, self.options.name)
+        if left is None or task.max_length <= left[0]:
+            return None
+        limit, added = left
+        taken = f"{added} virtual tokens of the method are among the {limit + added} positions that the model has"
+        if limit < SHORTEST:
+            raise BadInput(f"{taken}, which leaves no room for a row: use fewer virtual tokens.")
+        tokens = longest(task, [row for rows in data.splits.values() for row in rows], base.tokenizer)
+        if tokens > limit and self.options.length is not None:
+            raise BadInput(f"{taken}, and rows have up to {tokens} tokens: use --length {limit}.")
+        if tokens > limit:
+            self.notes.append(f"{taken}: rows have {limit} tokens at most")
+        return None if self.options.length is not None else limit
 
     def _dtype(self) -> Any:
         # What trains in place trains in fp32; its arithmetic is then in bf16 by autocast.

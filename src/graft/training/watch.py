@@ -53,9 +53,8 @@ class Watch(TrainerCallback):
         self._during("gradients", state.global_step)
         self.steps_with_rate += any(group["lr"] > 0 for group in self.trainer.optimizer.param_groups)  # type: ignore[union-attr]
         if self.start is not None and self.steps_with_rate == PATIENCE:
-            self.gradients = [
-                name for name, p in self.trainer.adapter.named_parameters() if p.grad is not None and bool(p.grad.any())
-            ]
+            tensors = self.start.tensors.items()
+            self.gradients = [name for name, p in tensors if p.grad is not None and bool(p.grad.any())]
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The methods' moment after the step."""
@@ -109,7 +108,7 @@ class Watch(TrainerCallback):
         assert self.start is not None
         if not self.start.changed():
             adapter = self.trainer.adapter
-            count = len(adapter.parameters())
+            count = len(self.start.tensors)
             why = (
                 f"{len(self.gradients)} of them have gradients, too small for the learning rate to move them"
                 if self.gradients
