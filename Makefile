@@ -39,7 +39,7 @@ docs: .venv/ready-dev    ## write docs/reference from the code
 	$(BIN)/python docs/build.py
 
 bench: .venv/ready-dev   ## measure against peers
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA)) $(if $(MODELS),--models $(MODELS))
 
 clean:           ## remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

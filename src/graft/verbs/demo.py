@@ -63,22 +63,23 @@ class Result:
 
     def show(self, console: "Console") -> None:
         """Print one table, samples side by side, and where the adapters are."""
+        from rich.filesize import decimal
         from rich.table import Table
         from rich.text import Text
 
         from graft.scoring import show_samples
 
-        table = Table(box=None, padding=(0, 1), header_style="bold")
-        for title in ("", "trainable", "stored", "time", "peak memory", "perplexity", "ROUGE-L", "against the base"):
-            table.add_column(title, justify="left" if not title else "right")
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+        for title in ("", "trainable", "stored", "time", "memory", "perplexity", "ROUGE-L", "gain, 95 %"):
+            table.add_column(title, justify="left" if not title else "right", no_wrap=True)
         table.add_row("base", "0", "", "", "", f"{self.base['perplexity']:.1f}", f"{self.base['rougeL']:.1f}", "")
         for entry in self.entries:
             rouge, gain = entry.outcome.comparisons["rougeL"], entry.outcome.comparisons["rougeL"].difference
             table.add_row(
-                entry.name, f"{entry.trainable:,}", f"{entry.stored / 1024:,.0f} KiB", f"{entry.fit.seconds:.0f} s",
-                f"{entry.fit.peak_memory / 2**20:,.0f} MiB",
-                f"{entry.outcome.comparisons['perplexity'].other.value:.1f}", f"{rouge.other.value:.1f}",
-                Text(f"{gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})", _style(rouge.outcome)),
+                entry.name, f"{entry.trainable:,}", decimal(entry.stored), f"{entry.fit.seconds:.0f} s",
+                decimal(entry.fit.peak_memory), f"{entry.outcome.comparisons['perplexity'].other.value:.1f}",
+                f"{rouge.other.value:.1f}",
+                Text(f"{gain.value:+.1f} ({gain.low:.1f} to {gain.high:.1f})", _style(rouge.outcome)),
             )  # fmt: skip
         console.print(
             Text(f"{self.options.base} on {self.rows['test']:,} functions of the standard library it has not seen,"),
