@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
-import zoo
+from graft import catalogue
 from graft.attach import Adapter, attach
-from graft.method import Method, files, find
+from graft.method import Method, find
 
 SMALL = {"rank": 3, "bottleneck": 4, "tokens": 3, "hidden": 6, "k": 1, "reduction": 4}
 SUMS = {"lora+prefix_tuning": ("lora", "prefix_tuning"), "prompt_tuning+dora": ("prompt_tuning", "dora")}
-NAMES = (*files(), *SUMS)
-FEW = ("llama", "bert", "t5")
+NAMES = (*catalogue.methods(), *SUMS)
+FEW = ("llama", "bert", "t5")  # the models a method runs on by default; the slow suite has all of text
 
 
 def method(name: str, **settings: Any) -> Method:
@@ -42,7 +42,7 @@ def move(adapter: Adapter, seed: int = 1, by: float = 0.2) -> None:
 
 
 def suits(name: str, model: str) -> bool:
-    """Whether a method can be put on a model at all; what it refuses is tested where it refuses."""
+    """Whether a method can be put on a model at all."""
     return not (model in UNINTERFACED and any(word in name for word in ("prefix", "mam")))
 
 
@@ -50,11 +50,6 @@ def suits(name: str, model: str) -> bool:
 UNINTERFACED = ("bloom", "falcon", "falcon_multi_query", "falcon_multi_head", "deberta_v2")
 # Somewhere inside, rows of a batch cannot be told apart; a method that acts there refuses mixed batches.
 ROWLESS = ("deberta_v2", "mixtral", "qwen3_moe", "gpt_oss")
-
-
-def models(every: bool) -> list[str]:
-    """The models a method runs on: three by default, all of text in the slow suite."""
-    return [name for name in zoo.TEXT if name not in FEW] if every else list(FEW)
 
 
 def caches(name: str, model: str) -> bool:

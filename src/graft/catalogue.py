@@ -6,10 +6,14 @@ syntax tree instead of importing keeps `import graft` and `graft --help` free of
 """
 
 import ast
+import difflib
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from graft.errors import BadInput
 
 _HERE = Path(__file__).parent
 
@@ -33,6 +37,23 @@ def verbs() -> dict[str, Entry]:
 def methods() -> dict[str, Entry]:
     """Every method by name, in alphabetical order."""
     return _read(_HERE / "methods", lambda name: name.replace("_", ""))
+
+
+def method(name: str) -> Entry:
+    """The method called `name`, by its file or its class, in any case. Raises BadInput with the nearest name."""
+    known = {key.lower(): entry for entry in methods().values() for key in (entry.class_name, entry.name)}
+    word = name.strip().lower()
+    if word not in known:
+        near = [known[key].name for key in difflib.get_close_matches(word, known, 1, 0)]
+        hint = f'; the nearest is "{near[0]}"' if near else ""
+        raise BadInput(f'there is no method "{name}"{hint}. There are: {", ".join(methods())}.')
+    return known[word]
+
+
+def method_class(name: str) -> type:
+    """Import the class of the method called `name`. Raises BadInput as `method` does."""
+    entry = method(name)
+    return getattr(importlib.import_module(f"graft.methods.{entry.name}"), entry.class_name)
 
 
 def _read(folder: Path, class_of: Callable[[str], str]) -> dict[str, Entry]:

@@ -11,20 +11,17 @@ Nothing else about a method matters to the rest of graft. A part defines any of
 and never asks what kind of layer, model, adapter name or device it sits on: the engine in `graft.attach` owns that.
 """
 
-import ast
 import difflib
-import functools
-import importlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
 
+from graft import catalogue
 from graft.anatomy.site import Site
 from graft.errors import BadInput, Refused
 
@@ -289,27 +286,9 @@ def zeros(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.zeros(*shape))
 
 
-@functools.cache
-def files() -> dict[str, str]:
-    """Every method as {file name: class name}, read from the syntax trees so that nothing is imported."""
-    found = {}
-    for path in sorted((Path(__file__).parent / "methods").glob("*.py")):
-        for node in ast.parse(path.read_text("utf-8")).body:
-            bases = {base.id for base in getattr(node, "bases", ()) if isinstance(base, ast.Name)}
-            if isinstance(node, ast.ClassDef) and "Method" in bases:
-                found[path.stem] = node.name
-    return found
-
-
 def find(name: str) -> type[Method]:
-    """The method class called `name`, by file name or class name. Raises BadInput with the nearest matches."""
-    by_name = {key.lower(): stem for stem, class_name in files().items() for key in (stem, class_name)}
-    stem = by_name.get(name.strip().lower())
-    if stem is None:
-        near = difflib.get_close_matches(name.strip().lower(), by_name, n=1)
-        hint = f" Did you mean {by_name[near[0]]}?" if near else ""
-        raise BadInput(f"there is no method {name!r}.{hint} Methods: {', '.join(files())}.")
-    return getattr(importlib.import_module(f"graft.methods.{stem}"), files()[stem])
+    """The method class called `name`, by file name or class name. Raises BadInput with the nearest match."""
+    return catalogue.method_class(name)
 
 
 def named(name: str, settings: Mapping[str, Mapping[str, Any]] | None = None) -> Method:

@@ -42,13 +42,10 @@ def methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     read = catalogue._read
     package = importlib.import_module("graft.methods")
     monkeypatch.setattr(package, "__path__", [str(folder), *package.__path__])
-    monkeypatch.setattr(method, "__file__", str(tmp_path / "method.py"))
     monkeypatch.setattr(catalogue, "methods", lambda: read(folder, lambda name: name.replace("_", "")))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    method.files.cache_clear()
     yield folder
-    method.files.cache_clear()
     sys.modules.pop("graft.methods.ssf", None)
 
 
@@ -58,8 +55,8 @@ def test_one_file_makes_a_method(
     """The page's file in a folder of methods: found by name, on the command line, and the page's code runs."""
     printed = blocks(PAGE)
     (methods / "ssf.py").write_text(of(printed, "methods/ssf.py").text, "utf-8")
-    assert method.files() == {"ssf": "SSF"}
-    assert catalogue.methods()["ssf"].summary
+    (entry,) = catalogue.methods().values()
+    assert entry.class_name == "SSF" and entry.summary
     command, shown = next(pair for block in printed for pair in block.commands() if "--help" in pair[0])
     assert cli.main(command.split()[1:]) == 0
     assert agrees(shown, capsys.readouterr().out)

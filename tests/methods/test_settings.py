@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
+from graft import catalogue
 from graft.errors import BadInput
-from graft.method import describe, files, find, restore
+from graft.method import describe, find, restore
 from graft.methods.houlsby import Houlsby
 from graft.methods.lora import LoRA
 from graft.methods.top_layers import TopLayers
@@ -23,7 +24,7 @@ WRONG: dict[Any, list[Any]] = {
 def cases() -> list[tuple[str, str, Any]]:
     """(method, hyperparameter, a value its annotation does not allow)."""
     found = []
-    for name in files():
+    for name in catalogue.methods():
         for f in fields(find(name)):
             kind = get_args(f.type)[0]
             wrong = ["nonsense", 3, None] if get_origin(kind) is Literal else WRONG.get(kind, [])
@@ -48,7 +49,7 @@ def test_a_near_word_is_suggested() -> None:
 
 def test_whole_numbers_pass_for_numbers_and_defaults_for_themselves() -> None:
     assert LoRA(alpha=16) == LoRA(alpha=16.0)
-    for name in files():
+    for name in catalogue.methods():
         assert restore(describe(find(name)())) == find(name)()
 
 

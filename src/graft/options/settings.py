@@ -1,7 +1,5 @@
 """The options of the chosen methods: `--lora.rank 8`, and `--rank 8` where no other option has that name."""
 
-import difflib
-import importlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +27,7 @@ class Setting:
 
 def settings_of(methods: Iterable[str], taken: Iterable[str]) -> list[Setting]:
     """Give the settings of some methods; `taken` are the verb's own option names. Imports the methods, so torch."""
-    found = [(method, field) for method in methods for field in fields_of(_class_of(method))]
+    found = [(method, field) for method in methods for field in fields_of(catalogue.method_class(method))]
     count = Counter([field.name for _, field in found] + list(taken))
     alone = {name for name, times in count.items() if times == 1}
     return [Setting(field, (f"{method}.{field.name}", *({field.name} & alone)), method) for method, field in found]
@@ -53,18 +51,7 @@ def split(sum_of_methods: str) -> list[str]:
 
     Raises BadInput for an unknown or repeated one.
     """
-    entries = catalogue.methods().values()
-    known = {key.lower(): entry.name for entry in entries for key in (entry.class_name, entry.name)}
-    words = [word.strip().lower() for word in sum_of_methods.split("+")]
-    wrong = [f"{word} is in the sum twice" for word, times in Counter(words).items() if times > 1]
-    for word in words:
-        if word not in known:
-            near = difflib.get_close_matches(word, known, 1, 0)
-            wrong.append(f'there is no method "{word}"' + (f'; the nearest is "{known[near[0]]}"' if near else ""))
-    if wrong:
-        raise BadInput(f"method {sum_of_methods}: {', '.join(wrong)}. There are: {', '.join(catalogue.methods())}.")
-    return [known[word] for word in words]
-
-
-def _class_of(method: str) -> type:
-    return getattr(importlib.import_module(f"graft.methods.{method}"), catalogue.methods()[method].class_name)
+    names = [catalogue.method(word).name for word in sum_of_methods.split("+")]
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise BadInput(f"method {sum_of_methods}: {', '.join(twice)} is in the sum twice.")
+    return names
