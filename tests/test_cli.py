@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -364,6 +365,51 @@ def test_a_closed_pipe_is_quiet(arguments: list[str]) -> None:
             [sys.executable, "-m", "graft", *arguments], stdout=closed, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 128 + signal.SIGPIPE and done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+@pytest.mark.parametrize("arguments", [["--help"], ["doctor"], ["doctor", "--json"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_one_line(arguments: list[str], unbuffered: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "graft", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert (done.returncode, done.stderr) == (2, "error: cannot write the output: No space left on device.\n")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no list of loaded libraries")
+@pytest.mark.parametrize("library", ["libcrypto", "libtorch_cpu", "libtorch_python"])
+def test_ctrl_c_while_libraries_load(library: str) -> None:
+    graft = [sys.executable, "-m", "graft", "generate", "sprout"]
+    with subprocess.Popen(graft, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        while process.poll() is None and library not in maps.read_text():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    # A shell says 130 of both: Python ends by the signal where it came within an exec, although it was caught.
+    assert process.returncode in (130, -signal.SIGINT) and said == b"interrupted\n"
+
+
+def test_ctrl_c_that_a_library_wrapped_is_still_one(sample: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def does(options: Options) -> Any:
+        class Interrupts:
+            def __set_name__(self, owner: type, name: str) -> None:
+                raise KeyboardInterrupt
+
+        try:
+            return type("Library", (), {"field": Interrupts()})  # Python 3.11 makes a RuntimeError of it
+        except BaseException as error:
+            raise ImportError("the library did not load") from error
+
+    sample.does = does
+    assert cli.main(["sample", "m"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")

@@ -9,29 +9,29 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from graft.errors import BadInput, GraftError
 
-from graft.errors import GraftError
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
+# Everything else is imported within `main`: from there on Ctrl-C is one line.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; `arguments` default to the process's own."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = _run(arguments)
-        sys.stdout.flush()
-        return code
-    except GraftError as error:
-        return _fail(f"error: {error}", error.exit_code)
-    except KeyboardInterrupt as interruption:
-        return _fail(f"interrupted: {interruption}" if interruption.args else "interrupted", 130)
+        return _run(arguments)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush complains
         return 141
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if (interruption := _interruption(error)) is not None:
+            return _fail(f"interrupted: {interruption}" if interruption.args else "interrupted", 130)
+        if isinstance(error, GraftError):
+            return _fail(f"error: {error}", error.exit_code)
         if "--debug" in arguments or os.environ.get("GRAFT_DEBUG"):
             raise
         return _fail(f"unexpected {type(error).__name__}: {error}\n{_report()}", 3)
@@ -41,16 +41,40 @@ def _run(arguments: Sequence[str]) -> int:
     from graft.options.command import parse
     from graft.verbs import run
 
-    console = _Console()
-    call = parse(arguments, console)
+    console = _console()
+    with _output():
+        call = parse(arguments, console)
     if call is None:
         return 0
     result = run(call.verb, call.options)
-    if call.json:
-        print(json.dumps(_finite(result.as_json()), indent=2))
-    else:
-        result.show(console)
+    with _output():
+        if call.json:
+            print(json.dumps(_finite(result.as_json()), indent=2))
+        else:
+            result.show(console)
     return result.exit_code
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Write what is said within to the end. Raises BrokenPipeError when nobody reads on, BadInput when it cannot be."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None:
+            raise  # opening a file names it, writing to standard output does not
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush complains
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise BadInput(f"cannot write the output: {error.strerror or error}.") from error
+
+
+def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C behind an error: a library that is being imported may make another error of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _finite(value: Any) -> Any:
@@ -64,16 +88,21 @@ def _finite(value: Any) -> Any:
 
 def _fail(message: str, code: int) -> int:
     kind, _, rest = message.partition(":")
-    console = _Console(stderr=True, highlight=False, soft_wrap=True)
+    console = _console(stderr=True, highlight=False, soft_wrap=True)
     console.print(kind, style="bold red", end="")
     console.print(f":{rest}" if rest else "", markup=False)
     return code
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Leave the closed pipe to `main`; rich would exit with 1, which here means a gate that failed."""
-        raise BrokenPipeError
+def _console(**settings: Any) -> "Console":
+    from rich.console import Console
+
+    class Quiet(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave the closed pipe to `main`; rich would exit with 1, which here means a gate that failed."""
+            raise BrokenPipeError
+
+    return Quiet(**settings)
 
 
 def _report() -> str:

@@ -32,3 +32,9 @@ class GateFailed(GraftError):
     """A gate the user asked for was not passed."""
 
     exit_code = 1
+
+
+def sentence(error: BaseException) -> str:
+    """The first line of an error from elsewhere, with one full stop at its end."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line if line.endswith((".", "?", "!")) else f"{line.rstrip(':;,')}."

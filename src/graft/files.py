@@ -1,5 +1,6 @@
-"""Writing files so that a reader never sees half of one: a temporary name beside the target, fsync, rename."""
+"""Writing files so that a reader never sees half of one: made in a folder aside, flushed to disk, renamed."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -9,63 +10,26 @@ from pathlib import Path
 
 from graft.errors import BadInput
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
 
 @contextmanager
 def writing(target: str | Path) -> Iterator[Path]:
-    """Give a temporary path in the target's folder; on leaving without an error it replaces the target atomically.
+    """Give a path to write a file to; on leaving without an error it replaces the target atomically.
 
-    Raises BadInput, naming the target and the cause, when the disk is full or the folder cannot be written.
+    Raises BadInput, naming the target and the cause, when the disk is full or the folder cannot be written. What else
+    goes wrong within the `with`, such as a file that cannot be read, is raised as it is.
     """
-    target = Path(target)
-    temporary = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        temporary = Path(name)
-        os.close(handle)
+    with _aside(Path(target)) as temporary:
         yield temporary
-        # mkstemp makes the file private; a finished file gets what an ordinary open() would have given it.
-        os.chmod(temporary, 0o666 & ~_umask())
-        _fsync(temporary)
-        os.replace(temporary, target)
-        _fsync(target.parent)
-    except OSError as error:
-        raise BadInput(
-            f"cannot write {target}: {error.strerror or error}. Free some space or choose another folder."
-        ) from error
-    finally:
-        if temporary is not None and temporary.exists():
-            temporary.unlink()
 
 
 @contextmanager
 def writing_folder(target: str | Path) -> Iterator[Path]:
-    """Give a temporary folder beside the target; left without an error it becomes the target, replacing an old one."""
-    target = Path(target)
-    temporary = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    """Give an empty folder to fill; left without an error it becomes the target, replacing an old one. See `writing`."""
+    with _aside(Path(target)) as temporary:
+        temporary.mkdir()
         yield temporary
-        os.chmod(temporary, 0o777 & ~_umask())
-        for path in temporary.rglob("*"):
-            _fsync(path)
-        if target.exists():
-            old = target.with_name(f".{target.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(target, old)
-            os.replace(temporary, target)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, target)
-        _fsync(target.parent)
-    except OSError as error:
-        raise BadInput(
-            f"cannot write {target}: {error.strerror or error}. Free some space or choose another folder."
-        ) from error
-    finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary)
 
 
 def write_text(target: str | Path, text: str) -> None:
@@ -74,15 +38,52 @@ def write_text(target: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+@contextmanager
+def _aside(target: Path) -> Iterator[Path]:
+    """A path in a new folder beside the target; what is there in the end takes the target's place."""
+    with _told(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    temporary, old = aside / target.name, aside / f"{target.name}.old"
+    try:
+        with _told(target, within=aside):
+            yield temporary
+        with _told(target):
+            for path in (temporary, *temporary.rglob("*")):
+                _fsync(path)
+            if temporary.is_dir() and target.is_dir():
+                os.replace(target, old)  # a folder takes the place of an empty one only
+            os.replace(temporary, target)
+            _fsync(target.parent)
+    finally:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        shutil.rmtree(aside)
+
+
+@contextmanager
+def _told(target: Path, within: Path | None = None) -> Iterator[None]:
+    """Say of a failing write what could not be written; of any failure, or of those at files `within` and a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if within is not None and not _is_write(error, within):
+            raise
+        raise BadInput(
+            f"cannot write {target}: {error.strerror or error}. Free some space or choose another folder."
+        ) from error
+
+
+def _is_write(error: OSError, within: Path) -> bool:
+    """Opening a file names it; writing to an open one does not, and then only the cause tells it from reading."""
+    if isinstance(error.filename, str | bytes):
+        return Path(os.fsdecode(error.filename)).is_relative_to(within)
+    return error.errno in NO_ROOM
+
+
 def _fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -15,7 +15,7 @@ from graft.anatomy.skeletons import configuration
 from graft.checkpoint.source import native
 from graft.data.padding import prepare_padding
 from graft.data.task import Task, checked_head
-from graft.errors import BadInput, Refused
+from graft.errors import BadInput, Refused, sentence
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -63,7 +63,7 @@ def find_base(model: str | Path, trust_remote_code: bool = False) -> Source:
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"{model}: no usable tokenizer. {str(error).strip().splitlines()[0]}") from error
+        raise BadInput(f"{model}: no usable tokenizer. {sentence(error)}") from error
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a folder without its files
         raise BadInput(
             f"{model}: no usable tokenizer. Its vocabulary is empty; put the tokenizer's files beside the model."
@@ -130,7 +130,7 @@ def _from_pretrained(source: Source, auto: str, seed: int, options: dict[str, An
                 output_loading_info=True, ignore_mismatched_sizes=True, **options,
             )  # fmt: skip
         except (OSError, ValueError, RuntimeError) as error:
-            raise BadInput(f"{source.given}: the weights do not load. {str(error).strip().splitlines()[0]}") from error
+            raise BadInput(f"{source.given}: the weights do not load. {sentence(error)}") from error
 
 
 def _missing_share(model: nn.Module, report: dict[str, Any]) -> float:
@@ -186,7 +186,7 @@ def _trusted(place: str) -> Any:
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=bool(place))
     except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"{place}: no usable configuration. {str(error).strip().splitlines()[0]}") from error
+        raise BadInput(f"{place}: no usable configuration. {sentence(error)}") from error
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def test_names_of_classes_come_with_the_data(tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     lines(tmp_path / "train.jsonl", ROWS)
-    with pytest.raises(BadInput, match=r"no file or folder .*did you mean 'train.jsonl'"):
+    with pytest.raises(BadInput, match=r"no file or folder .* \(did you mean 'train.jsonl'\?\)\.$"):
         data.load(tmp_path / "trian.jsonl")
     with pytest.raises(BadInput, match="no data set of this id could be loaded"):
         data.load("nobody/nothing-of-this-name")

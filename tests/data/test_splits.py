@@ -1,6 +1,7 @@
 """Splits made by hash: reproducible, blind to order, near-duplicates on one side, every row once."""
 
 import random
+from math import inf, nan
 
 import pytest
 from hypothesis import given
@@ -68,7 +69,9 @@ def test_no_side_is_left_empty() -> None:
     assert split_rows(made(["one", "two", "three", "four"]), (0.5, 0.5, 0), 0)["test"] == []
 
 
-@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.5, 0.6, -0.1), (0.5, 0.1, 0.1), (0, 0.5, 0.5)])
+@pytest.mark.parametrize(
+    "shares", [(0.5, 0.5), (0.5, 0.6, -0.1), (0.5, 0.1, 0.1), (0, 0.5, 0.5), (0.5, nan, 0.5), (inf, nan, 0)]
+)
 def test_shares_must_make_sense(shares: tuple[float, ...]) -> None:
     with pytest.raises(BadInput, match="three shares"):
         check_fractions(shares)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from graft.errors import BadInput, Refused
+from graft.errors import BadInput, Refused, sentence
 
 
 def skeleton(source: Any) -> nn.Module:
@@ -52,7 +52,7 @@ def configuration(source: str | Path) -> Any:
                 "Use a model whose architecture is part of transformers."
             ) from error
         raise BadInput(
-            f"{source}: no usable configuration. {_first_line(error)} "
+            f"{source}: no usable configuration. {sentence(error)} "
             "Give a folder with config.json, a config.json, or the id of a model on the Hugging Face hub."
         ) from error
 
@@ -74,8 +74,3 @@ def _model_class(name: str, config: Any) -> Any:
             "Correct `architectures` in config.json."
         )
     return found
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return line if line.endswith(".") else f"{line}."

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from graft.checkpoint.safe import inside
-from graft.errors import BadInput
+from graft.errors import BadInput, sentence
 
 HUB = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w][\w.-]{0,95}")
 # Never the pickles that may lie beside them.
@@ -34,7 +34,7 @@ def locate(folder: str | Path, revision: str | None = None) -> Path:
             "Connect (and unset HF_HUB_OFFLINE), or copy the adapter's folder to this machine."
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise BadInput(f"{folder}: the Hugging Face Hub says: {str(error).strip().splitlines()[0]}") from error
+        raise BadInput(f"{folder}: the Hugging Face Hub says: {sentence(error)}") from error
 
 
 def native(folder: Path) -> bool:

@@ -71,9 +71,9 @@ def check_columns(columns: Columns, found: Sequence[str]) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """` (did you mean 'x'?)` for the nearest known name, or nothing: to stand anywhere in a sentence."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _pairs(text: str) -> list[tuple[str, tuple[str, ...]]]:

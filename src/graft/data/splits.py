@@ -1,6 +1,7 @@
 """Train, validation and test: as given, or by a hash of the content with near-duplicates on one side."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 from graft.data.duplicates import clusters, content, normalize
@@ -14,7 +15,7 @@ Fractions = tuple[float, float, float]
 def check_fractions(fractions: Sequence[float]) -> Fractions:
     """Three shares, of train, validation and test, that sum to 1. Raises BadInput otherwise."""
     shares = [float(share) for share in fractions]
-    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or shares[0] == 0:
+    if len(shares) != 3 or min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6) or shares[0] == 0:
         raise BadInput(f"splits: {list(fractions)} are not three shares (train, validation, test) that sum to 1.")
     return shares[0], shares[1], shares[2]
 

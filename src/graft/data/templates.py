@@ -11,7 +11,7 @@ from jinja2.visitor import NodeTransformer
 
 from graft.data.columns import nearest
 from graft.data.sandbox import LARGEST, Sandbox, TooMuch
-from graft.errors import BadInput
+from graft.errors import BadInput, sentence
 
 DEFAULT = "{{ prompt }}"
 SECONDS = 5.0
@@ -62,7 +62,7 @@ def render(source: str, row: Mapping[str, Any]) -> str:
     except UndefinedError as error:
         raise BadInput(_missing(error, source, row)) from error
     except (TemplateError, TooMuch, ArithmeticError, TypeError, ValueError, LookupError, RecursionError) as error:
-        raise BadInput(f"template, line {_line(error)}: {error}.") from error
+        raise BadInput(f"template, line {_line(error)}: {sentence(error)}") from error
     return "".join(pieces)
 
 
@@ -101,7 +101,7 @@ def _compiled(source: str) -> Any:
     try:
         code = environment.compile(tree, "template", "<template>")
     except TemplateError as error:
-        raise BadInput(f"template: {error}.") from error
+        raise BadInput(f"template: {sentence(error)}") from error
     return environment.template_class.from_code(environment, code, environment.make_globals(None))
 
 
