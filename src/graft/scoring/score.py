@@ -9,7 +9,7 @@ from graft.data.losses import to_device
 from graft.data.task import Features, Record, Task
 from graft.errors import BadInput
 from graft.memory import Portions
-from graft.scoring.progress import Bar
+from graft.progress import Bar
 
 
 def score(

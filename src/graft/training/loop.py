@@ -23,7 +23,7 @@ from graft.errors import BadInput
 from graft.files import write_text
 from graft.method import describe
 from graft.scoring import length
-from graft.scoring.progress import Bar
+from graft.progress import Bar
 from graft.training import resume, space
 from graft.training.options import TrainingOptions
 from graft.training.pace import Pace

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from graft.errors import NotApplied
-from graft.scoring.progress import Bar, clock
+from graft.progress import Bar, clock
 from graft.training.optimization import Fingerprints
 from graft.training.trainer import GraftTrainer
 

@@ -9,13 +9,14 @@ from rich.progress import BarColumn, Progress, TextColumn
 class Bar:
     """How much of some work is done, and facts about it, such as a loss or the time left."""
 
-    def __init__(self, title: str, shown: bool) -> None:
-        console = Console(stderr=True)
+    def __init__(self, title: str, shown: bool = True) -> None:
+        self.console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[facts]}"),
         )  # fmt: skip
-        self._bar = Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True)
+        hidden = not (shown and self.console.is_terminal)
+        self._bar = Progress(*columns, console=self.console, disable=hidden, transient=True)
         self._task = self._bar.add_task(title, total=1.0, facts="")
 
     def __enter__(self) -> "Bar":
@@ -29,7 +30,7 @@ class Bar:
 
     def update(self, share: float, facts: str = "") -> None:
         """`share` of the work (0 to 1) is done."""
-        self._bar.update(self._task, completed=share, facts=facts)
+        self._bar.update(self._task, completed=min(share, 1.0), facts=facts)
 
 
 def clock(seconds: float) -> str:
