@@ -1,0 +1,1 @@
+"""The tournament: which way of adapting is worth it here, asked fairly."""
