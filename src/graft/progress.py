@@ -1,6 +1,7 @@
 """Showing how long work goes on: a bar on the error stream where that is a terminal, and nothing elsewhere."""
 
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -19,7 +20,7 @@ class Bar:
         self._bar = Progress(*columns, console=self.console, disable=hidden, transient=True)
         self._task = self._bar.add_task(title, total=1.0, facts="")
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 

@@ -1,12 +1,55 @@
-"""Greedy answers of generating models to the prompts in a batch."""
+"""Tasks whose answer a model writes: the room for it, and greedy answers to the prompts in a batch."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from graft.data.losses import inference, to_device
+from graft.data.encoding import text_ids
+from graft.data.losses import answer_losses, inference, to_device
 from graft.data.padding import IGNORED, pad_ids
+from graft.data.task import Record, Task, facts
+from graft.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered(Task):
+    """Base of the tasks whose answer is written. `template` makes text of a row; `max_new_tokens` is the room kept for
+    an answer, learned from the lengths of the references."""
+
+    head: ClassVar[str] = "AutoModelForCausalLM"
+    extras: ClassVar[frozenset[str]] = frozenset({"item", "bytes", "cut"})
+
+    template: str
+    max_new_tokens: int
+
+    @classmethod
+    def learned(
+        cls, references: Sequence[str], tokenizer: Any, config: Any, max_length: int | None, max_new_tokens: int | None
+    ) -> dict[str, Any]:
+        """The fields but the template. Raises BadInput for a tokenizer without an end token."""
+        if tokenizer.eos_token_id is None:
+            raise BadInput(f"{cls.kind}: the tokenizer has no end token, so no answer could ever end.")
+        found = facts(tokenizer, config, max_length)
+        room = max_new_tokens or answer_room(references, tokenizer, found["max_length"])
+        return {**found, "max_new_tokens": room}
+
+    def written(
+        self, model: Any, batch: Mapping[str, Any], prompts: Sequence[Sequence[int]], tokenizer: Any,
+        stops: Sequence[int] = (),
+    ) -> list[Record]:  # fmt: skip
+        """`output`, the greedy answer to each prompt; `loss`, `tokens`, `bytes` of what is trained in the batch."""
+        records = answer_losses(model, batch, self.inputs(batch))
+        texts = answers(model, prompts, tokenizer, self.max_new_tokens, stops)
+        return [{**record, "output": text} for record, text in zip(records, texts, strict=True)]
+
+
+def answer_room(references: Sequence[str], tokenizer: Any, max_length: int) -> int:
+    """Tokens to let an answer have: a quarter more than 99 of 100 references need, at most half of the length."""
+    longest = sorted(len(text_ids(text, tokenizer)) + 1 for text in sorted(references, key=len)[-2000:])
+    needed = longest[max(len(longest) - 1 - len(references) // 100, 0)] if longest else 64
+    return max(1, min(needed + needed // 4, max_length // 2))
 
 
 def prompts_of(batch: Mapping[str, Tensor]) -> list[list[int]]:

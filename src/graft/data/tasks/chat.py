@@ -6,30 +6,23 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from graft.data.answering import answers, prompts_of
-from graft.data.losses import answer_losses
+from graft.data.answering import Answered, prompts_of
 from graft.data.padding import IGNORED, pad
-from graft.data.task import Features, Record, Task, facts, short
-from graft.data.tasks.generation import answer_room
+from graft.data.task import Features, Record, short
 from graft.data.turns import FALLBACK, assistant_spans, end_marker, rendered
-from graft.errors import BadInput, Refused
+from graft.errors import Refused
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chat(Task):
+class Chat(Answered):
     """`template` is the tokenizer's chat template, or a plain one where it has none (`graft.data.turns.FALLBACK`).
 
     A conversation that is too long loses its beginning. At least `max_new_tokens` are kept free for the last answer.
     """
 
     kind: ClassVar[str] = "chat"
-    head: ClassVar[str] = "AutoModelForCausalLM"
     metrics: ClassVar[tuple[str, ...]] = ("rougeL", "rouge1", "rouge2", "bleu", "chrf", "exact_match", "loss",
                                           "perplexity")  # fmt: skip
-    extras: ClassVar[frozenset[str]] = frozenset({"item", "bytes", "cut"})
-
-    template: str
-    max_new_tokens: int
 
     @classmethod
     def fit(
@@ -41,15 +34,9 @@ class Chat(Task):
         max_new_tokens: int | None = None,
     ) -> Self:
         """The template, and the room that the last answers need."""
-        if tokenizer.eos_token_id is None:
-            raise BadInput("chat: the tokenizer has no end token, so no answer could ever end.")
-        learned = facts(tokenizer, config, max_length)
-        last = [{"answer": row["messages"][-1]["content"]} for row in rows]
-        return cls(
-            template=tokenizer.get_chat_template() if tokenizer.chat_template else FALLBACK,
-            max_new_tokens=max_new_tokens or answer_room(last, tokenizer, learned["max_length"], "answer"),
-            **learned,
-        )
+        last = [text for row in rows if (text := row["messages"][-1]["content"])]
+        learned = cls.learned(last, tokenizer, config, max_length, max_new_tokens)
+        return cls(template=tokenizer.get_chat_template() if tokenizer.chat_template else FALLBACK, **learned)
 
     def encode(self, row: Mapping[str, Any], tokenizer: Any) -> Features:
         """The conversation as the template writes it. `labels` has the assistant's turns, each with its end mark.
@@ -80,11 +67,9 @@ class Chat(Task):
 
     def predict(self, model: Any, batch: Mapping[str, Any], tokenizer: Any) -> list[Record]:
         """`output`, the greedy answer in place of the last one; `loss`, `tokens`, `bytes` of all trained turns."""
-        records = answer_losses(model, batch, self.inputs(batch))
         stops = tokenizer(end_marker(tokenizer, self.template).strip(), add_special_tokens=False)["input_ids"]
         special = [stop for stop in stops if stop in tokenizer.all_special_ids]
-        written = answers(model, prompts_of(batch), tokenizer, self.max_new_tokens, special)
-        return [{**record, "output": text} for record, text in zip(records, written, strict=True)]
+        return self.written(model, batch, prompts_of(batch), tokenizer, special)
 
     def reference(self, row: Mapping[str, Any]) -> list[str]:
         """The assistant's last message, and other right ones where the row has them."""

@@ -6,33 +6,26 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from graft.data.answering import answers, prompts_of
-from graft.data.encoding import answer_ids, prompt_ids, target_ids, text_ids
-from graft.data.losses import answer_losses
+from graft.data.answering import Answered, prompts_of
+from graft.data.encoding import answer_ids, prompt_ids, target_ids
 from graft.data.padding import IGNORED, pad
-from graft.data.task import Features, Record, Task, checked_head, facts, runs, short
+from graft.data.task import Features, Record, checked_head, runs, short
 from graft.data.templates import DEFAULT, columns_of, render
-from graft.errors import BadInput
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generation(Task):
+class Generation(Answered):
     """A causal model reads prompt, separator and answer; an encoder reads the prompt and a decoder writes the answer.
 
-    `template` makes the prompt from a row. `max_new_tokens` is learned from the lengths of the references, and that
-    much room is kept beside the prompt. Too long a prompt loses its beginning in causal models, its end in encoders.
+    `template` makes the prompt from a row. Too long a prompt loses its beginning in causal models, its end in encoders.
     """
 
     kind: ClassVar[str] = "generation"
-    head: ClassVar[str] = "AutoModelForCausalLM"
     metrics: ClassVar[tuple[str, ...]] = (
         "rougeL", "rouge1", "rouge2", "rougeLsum", "bleu", "chrf", "ter", "exact_match", "loss", "perplexity",
     )  # fmt: skip
-    extras: ClassVar[frozenset[str]] = frozenset({"item", "bytes", "cut"})
 
-    template: str
     separator: str
-    max_new_tokens: int
     encoder_decoder: bool
 
     @classmethod
@@ -47,16 +40,14 @@ class Generation(Task):
         max_new_tokens: int | None = None,
     ) -> Self:
         """`separator` stands between prompt and answer: a line feed, for encoder-decoder models nothing."""
-        if tokenizer.eos_token_id is None:
-            raise BadInput("generation: the tokenizer has no end token, so no answer could ever end.")
-        learned = facts(tokenizer, config, max_length)
+        references = [text for row in rows if (text := row.get("completion"))]
+        learned = cls.learned(references, tokenizer, config, max_length, max_new_tokens)
         template = template or DEFAULT
         columns_of(template)
         joint = bool(config.is_encoder_decoder)
         return cls(
             template=template,
             separator=separator if separator is not None else "" if joint else "\n",
-            max_new_tokens=max_new_tokens or answer_room(rows, tokenizer, learned["max_length"], "completion"),
             encoder_decoder=joint,
             **learned,
         )
@@ -95,14 +86,12 @@ class Generation(Task):
 
     def predict(self, model: Any, batch: Mapping[str, Any], tokenizer: Any) -> list[Record]:
         """`output`, the greedy answer; `loss`, `tokens` and `bytes` of the right answer."""
-        records = answer_losses(model, batch, self.inputs(batch))
         if self.encoder_decoder:
             masks = batch["attention_mask"].bool()
             prompts = [ids[mask].tolist() for ids, mask in zip(batch["input_ids"], masks, strict=True)]
         else:
             prompts = prompts_of(batch)
-        written = answers(model, prompts, tokenizer, self.max_new_tokens)
-        return [{**record, "output": text} for record, text in zip(records, written, strict=True)]
+        return self.written(model, batch, prompts, tokenizer)
 
     def reference(self, row: Mapping[str, Any]) -> list[str]:
         """All right answers."""
@@ -123,11 +112,3 @@ class Generation(Task):
         prompt = tokenizer.decode(feature["input_ids"], clean_up_tokenization_spaces=False)
         labels = [label for label in feature["labels"] if label != IGNORED]
         return [(prompt, False), (" -> ", False), *runs(labels, [True] * len(labels), tokenizer)]
-
-
-def answer_room(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int, column: str) -> int:
-    """Tokens to let an answer have: a quarter more than 99 of 100 references need, at most half of the length."""
-    texts = [row[column] for row in rows if row.get(column)]
-    longest = sorted(len(text_ids(text, tokenizer)) + 1 for text in sorted(texts, key=len)[-2000:])
-    needed = longest[max(len(longest) - 1 - len(texts) // 100, 0)] if longest else 64
-    return max(1, min(needed + needed // 4, max_length // 2))
