@@ -22,6 +22,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "generation": [{"prompt": "who sat?", "completion": "the cat"}],
     "chat": [{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "good day"}]}],
     "language_modeling": [{"text": "the cat sat"}],
+    "verbalized": [{"text": "a cat", "label": "bird"}, {"text": "a dog", "label": "park"}],
 }
 SHOWN = {
     "classification": "[CLS] a cat [SEP] -> ⟦good⟧",
@@ -32,6 +33,7 @@ SHOWN = {
     "generation": "<s> who sat?\n⟦the cat</s>⟧",
     "chat": "<s>User: hi\nAssistant:⟦good day</s>⟧",
     "language_modeling": "<s>⟦the cat sat</s>⟧",
+    "verbalized": "<s> Text: a cat\nLabel:⟦bird⟧",
 }
 WORDPIECE = ("classification", "regression", "tagging", "question_answering", "multiple_choice")
 

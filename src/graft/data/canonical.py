@@ -1,6 +1,7 @@
 """Rows of every kind in the one form that the tasks read. Each function takes a row and gives the cells to set.
 
 classification, regression   text, text_pair?, label                  (labels: see labels.py)
+verbalized                   as classification
 tagging                      tokens: list of words, tags: list of names
 question_answering           question, context, answers: [{"text", "answer_start"}]
 multiple_choice              question, choices: list of texts, answer: index
@@ -133,6 +134,7 @@ def chat_cells(row: Row) -> Cells:
 CELLS: dict[str, Callable[[Row], Cells]] = {
     "classification": text_cells,
     "regression": text_cells,
+    "verbalized": text_cells,
     "tagging": tagging_cells,
     "question_answering": question_cells,
     "multiple_choice": choice_cells,

@@ -14,6 +14,6 @@ def fit(data: DataSets, tokenizer: Any, config: Any, max_length: int | None = No
     """
     rows = data.train or (*data.validation, *data.test)
     task: Any = find(data.task)
-    options = {"template": data.template} if data.task == "generation" else {}
+    options = {"template": data.template} if data.task in ("generation", "verbalized") else {}
     fitted: Task = task.fit(rows, tokenizer, config, max_length, **options)
     return fitted

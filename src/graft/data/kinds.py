@@ -75,8 +75,8 @@ KINDS = (
     ),
     Kind("question,context,answers", ("question_answering",), _pairs("question context answers")),
     Kind("question,choices,answer", ("multiple_choice",), _choices()),
-    Kind("text,text_pair,label", ("classification", "regression"), _each(PAIR, "label", LABEL)),
-    Kind("text,label", ("classification", "regression"), _each(TEXT, "label", LABEL)),
+    Kind("text,text_pair,label", ("classification", "regression", "verbalized"), _each(PAIR, "label", LABEL)),
+    Kind("text,label", ("classification", "regression", "verbalized"), _each(TEXT, "label", LABEL)),
     Kind("prompt,completion", ("generation",), (*COMPLETION, *REFERENCES)),
     Kind("text", ("language_modeling",), TEXT, last_resort=True),
 )

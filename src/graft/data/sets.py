@@ -158,7 +158,7 @@ def _canonical(
         numbers = {split: as_numbers(part) for split, part in good.items()}
         return ({split: part for split, (part, _) in numbers.items()},
                 [*complaints, *(wrong for _, part in numbers.values() for wrong in part)])  # fmt: skip
-    if task == "classification":
+    if task in ("classification", "verbalized"):
         named, more = as_names(good, _names(tables, matches, "label"))
         return named, [*complaints, *more]
     if task == "tagging":
