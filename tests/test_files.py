@@ -64,9 +64,9 @@ def test_a_failing_read_is_no_failing_write(writer: type, tmp_path: Path) -> Non
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_failing_write_names_the_target(writer: type, tmp_path: Path) -> None:
     target = tmp_path / "target"
-    with pytest.raises(BadInput, match=f"cannot write {target}: No space left"), writer(target):
-        with open("/dev/full", "wb", buffering=0) as full:
-            full.write(b"x")
+    full = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    with full, pytest.raises(BadInput, match=f"cannot write {target}: No space left"), writer(target):
+        full.write(b"x")
     with pytest.raises(BadInput, match=f"cannot write {target}: No such file"), writer(target) as temporary:
         (temporary / "no folder" / "file").write_text("x")
     assert not list(tmp_path.iterdir())
@@ -75,7 +75,7 @@ def test_a_failing_write_names_the_target(writer: type, tmp_path: Path) -> None:
 def test_a_place_that_takes_no_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    with pytest.raises(BadInput, match="cannot write .*inner"):
+    with pytest.raises(BadInput, match=r"cannot write .*inner"):
         write_text(tmp_path / "file" / "inner", "x")
     with pytest.raises(BadInput, match=os.strerror(errno.EISDIR)):
         write_text(tmp_path / "folder", "x")

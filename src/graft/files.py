@@ -26,7 +26,7 @@ def writing(target: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def writing_folder(target: str | Path) -> Iterator[Path]:
-    """Give an empty folder to fill; left without an error it becomes the target, replacing an old one. See `writing`."""
+    """Give an empty folder to fill, which becomes the target, replacing an old one. Raises as `writing` does."""
     with _aside(Path(target)) as temporary:
         temporary.mkdir()
         yield temporary
@@ -63,7 +63,7 @@ def _aside(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _told(target: Path, within: Path | None = None) -> Iterator[None]:
-    """Say of a failing write what could not be written; of any failure, or of those at files `within` and a full disk."""
+    """Say of a failing write what could not be written: of any failure, or of those at a file `within`."""
     try:
         yield
     except OSError as error:

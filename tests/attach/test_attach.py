@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -18,6 +19,7 @@ from graft.methods.bitfit import BitFit
 from graft.methods.houlsby import Houlsby
 from graft.methods.ia3 import IA3
 from graft.methods.lora import LoRA
+from graft.methods.pfeiffer import Pfeiffer
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.methods.prompt_tuning import PromptTuning
 from graft.methods.top_layers import TopLayers
@@ -255,3 +257,63 @@ def test_a_trained_head_does_not_hide_parts_that_did_not_move() -> None:
         probe(model)
     cases.move(adapter)
     assert probe(model) > 0
+
+
+def test_a_model_whose_weights_are_offloaded_is_refused_before_and_after() -> None:
+    model = zoo.tiny("llama")
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    with pytest.raises(Refused, match="modules are offloaded"):
+        attach(model, LoRA(rank=2))
+    assert grafted(model) is None
+    model = zoo.tiny("llama")
+    attach(model, LoRA(rank=2))
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    with pytest.raises(NotApplied, match=r"'default' was offloaded .* 4 of its parts \(decoder.0.q"):
+        model(**zoo.batch(model))
+    with use(model, None):
+        model(**zoo.batch(model))
+
+
+@pytest.mark.parametrize("method", [LoRA(rank=2), PrefixTuning(2), TopLayers(1)])
+def test_a_model_that_moves_afterwards_takes_the_adapter_along(method: Method) -> None:
+    """Another number format stands for another device: whatever is kept beside the model must follow it too."""
+    model = zoo.tiny("llama")
+    batch = zoo.batch(model)
+    with torch.no_grad():
+        base = model(**batch).logits
+        adapter = attach(model, method)
+        cases.move(adapter)
+        ours = model(**batch).logits
+        model.double()
+        torch.testing.assert_close(model(**batch).logits.float(), ours)
+        with use(model, None):
+            torch.testing.assert_close(model(**batch).logits, base.double(), rtol=1e-4, atol=1e-5)
+            kinds = {p.dtype for name, p in model.named_parameters() if ".graft." not in name}
+            assert kinds == {torch.float64}
+        torch.testing.assert_close(model(**batch).logits.float(), ours)
+        detach(model)
+        torch.testing.assert_close(model(**batch).logits, base.double(), rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_attached_in_inference_mode_trains() -> None:
+    model = zoo.tiny("bert", "classification")
+    with torch.inference_mode():
+        adapter = attach(model, Houlsby(3))
+    model(**zoo.batch(model)).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in adapter.parameters())
+
+
+@pytest.mark.parametrize("method", [Pfeiffer(10**9), PromptTuning(10**10, init="uniform"), PrefixTuning(10**10)])
+def test_more_than_there_is_memory_for_is_refused(method: Method) -> None:
+    model = zoo.tiny("llama")
+    before = trace(model)
+    with pytest.raises(Refused, match=r"asks for [\d,]{13,} bytes .* and [\d,]+ bytes are free on cpu"):
+        attach(model, method)
+    assert trace(model) == before and grafted(model) is None
+
+
+def test_an_adapter_says_in_two_lines_what_it_is() -> None:
+    adapter = attach(zoo.tiny("bert", "classification"), LoRA(rank=2), "topics")
+    said = repr(adapter).splitlines()
+    assert len(said) == 2 and "topics" in said[0] and "q 2, v 2" in said[0] and "LoRA(rank=2" in said[1]
+    assert f"{sum(p.numel() for p in adapter.parameters()):,}" in said[0]

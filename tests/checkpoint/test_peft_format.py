@@ -178,6 +178,8 @@ def test_other_refusals_on_export(tmp_path: Path) -> None:
         ({"target_modules": ["nothing"]}, "none of the modules"),
         ({"target_modules": 3}, "target_modules"),
         ({"lora_dropout": 3}, "lora_dropout"),
+        ({"modules_to_save": ["lm_head"]}, "lacks base_model.model.lm_head.weight; .* lm_head in modules_to_save"),
+        ({"modules_to_save": ["embed_tokens", "score"]}, "lacks base_model.model.model.embed_tokens.weight; "),
     ],
 )
 def test_a_checkpoint_that_means_something_else_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -206,6 +208,23 @@ def test_targets_by_pattern_are_taken_from_the_tensors(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     with pytest.raises(BadInput, match="not expected"):
         load(zoo.tiny("llama"), tmp_path)
+
+
+def test_modules_to_save_that_this_model_does_not_have_are_no_loss(tmp_path: Path) -> None:
+    """PEFT names the heads of all model families for a task."""
+    model = zoo.tiny("roberta", "classification")
+    cases.grafted(model, "lora", "mine")
+    export(model, "mine", tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "modules_to_save": ["classifier", "score"]}))
+    fresh = zoo.tiny("roberta", "classification")
+    load(fresh, tmp_path)
+    assert torch.equal(outputs(fresh, zoo.batch(fresh)), outputs(model, zoo.batch(model)))
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    del tensors["base_model.model.classifier.dense.weight"]
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(BadInput, match=r"lacks base_model.model.classifier.dense.weight; "):
+        load(zoo.tiny("roberta", "classification"), tmp_path)
 
 
 def test_vectors_on_the_other_side_are_refused(tmp_path: Path) -> None:

@@ -122,6 +122,10 @@ def test_rows_that_cannot_be_encoded_are_named(gpt: Any) -> None:
         data.check(loaded, data.fit(loaded, words, config), words)
     kept, report = data.check(loaded, data.fit(loaded, words, config), words, allow=("unreadable",))
     assert len(kept.train) == 2 and report.dropped == {"not usable": 1}
+    held = {"train": [source[0], source[2]], "test": [{"a": "x3", "completion": "y"}, source[1]]}
+    loaded = data.load(held, template="{{ a }}", splits=(1, 0, 0))
+    kept, report = data.check(loaded, data.fit(loaded, words, config), words, allow=("unreadable",))
+    assert [row.where for row in kept.test] == ["test:1"] and report.rows == {"train": 2, "test": 1}
 
 
 def test_everything_is_told_at_once(gpt: Any) -> None:

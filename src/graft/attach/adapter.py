@@ -40,19 +40,27 @@ class Counts:
     total: int
 
 
-@dataclass
+@dataclass(repr=False)
 class Adapter:
     """What `graft.attach` returns."""
 
     name: str
     method: Method
     placed: tuple[Placed, ...]
-    model: nn.Module = field(repr=False)
+    model: nn.Module
     remarks: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
-    originals: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    originals: dict[str, Tensor] = field(default_factory=dict)
     tuned_in_place: bool = True
-    merged: dict[tuple[str, str], Tensor | None] = field(default_factory=dict, repr=False)
+    merged: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        reached = ", ".join(f"{role} {number}" for role, number in self.coverage.items()) or "the head alone"
+        elements = sum(parameter.numel() for parameter in self.parameters())
+        return (
+            f"<adapter {self.name!r} on {type(self.model).__name__}: {reached}; {elements:,} elements train"
+            f"{'; merged' if self.merged else ''}\n {self.method}>"
+        )
 
     @property
     def parts(self) -> Mapping[str, Part]:

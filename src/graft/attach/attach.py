@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
+from accelerate.utils import has_offloaded_params
 from torch import nn
 
 from graft.anatomy import Anatomy, examine, select
@@ -14,11 +15,14 @@ from graft.attach.adapter import Adapter, Placed
 from graft.attach.install import install, jobs_of, spot_at, surround, uproot
 from graft.attach.spot import Grafted, grafted, require
 from graft.errors import BadInput, NotApplied, Refused
+from graft.memory import available
 from graft.method import Method, StandIn
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+FLOAT = torch.float32.itemsize  # what parts are made of, whatever the base is
 
 
+@torch.inference_mode(False)  # or nothing made here could ever train
 def attach(
     model: nn.Module,
     method: Method,
@@ -33,40 +37,24 @@ def attach(
     (classification, tagging, question answering) and never for a language-model head. `tokenizer`: for methods that
     begin from words.
     Raises NotApplied when a site the method asks for is missing in any layer, BadInput for impossible arguments,
-    Refused where the adapters on the model cannot be combined with this one. On any error the model is left as it was.
+    Refused where the adapters on the model cannot be combined with this one, where weights of the base are offloaded,
+    and where memory does not suffice. On any error the model is left as it was.
     """
-    if not isinstance(model, nn.Module) or not isinstance(method, Method):
-        raise BadInput(
-            f"attach takes a model and a method, got {_seen(model)} and {_seen(method)}. A method is made by calling "
-            "its class with hyperparameters; graft.method.named makes one from its name."
-        )
-    if head not in (True, False, "auto"):
-        raise BadInput(f"head is True, False or 'auto', got {head!r}.")
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise BadInput(
-            f"adapter name {name!r}: use lower-case letters, digits, '.', '_', '-', 64 at most, as in 'legal-v2'."
-        )
+    _refuse_arguments(model, method, name, head)
     record = grafted(model) or Grafted(model, examine(model))
     _refuse_conflicts(record, method, name)
     placed, remarks = _grow(record, method, head, tokenizer)
     adapter = Adapter(name, method, placed, model, remarks)
     plans = [(item, jobs_of(item)) for item in placed]
     if not record.adapters:
-        record.trainable = {path: parameter.requires_grad for path, parameter in model.named_parameters()}
-        model.requires_grad_(False)
-        model.__dict__["_grafted"] = record
-        surround(record)
+        _begin(record)
     record.adapters[name] = adapter
     record.watching[name] = set()
     try:
         for item, jobs in plans:
             install(record, name, item, jobs)
-        if any(p.part.verbs() & {"keys_values", "tokens"} for p in placed):
-            sites = [s.bind(model) for s in record.anatomy.sites if s.role == "attention"]
-            sites = [site for site in sites if site.module is not None and attention.interfaced(site.module)]
-            for site in sites:
-                spot_at(record, site.path).permanent = True
-            attention.reroute(record, sites)
+        if any(item.part.verbs() & {"keys_values", "tokens"} for item in placed):
+            _reroute(record)
         in_place.begin(record, adapter)
         _refuse_nothing(adapter)
     except BaseException:
@@ -100,6 +88,42 @@ def detach(model: nn.Module, name: str = "default") -> None:
         for path, parameter in model.named_parameters():
             parameter.requires_grad_(record.trainable[path])
         del model.__dict__["_grafted"]
+
+
+def _begin(record: Grafted) -> None:
+    """What the first adapter on a model needs, and the last one to leave takes back."""
+    record.trainable = {path: parameter.requires_grad for path, parameter in record.model.named_parameters()}
+    record.model.requires_grad_(False)
+    record.model.__dict__["_grafted"] = record
+    surround(record)
+
+
+def _reroute(record: Grafted) -> None:
+    """Bring every attention that can be reached under graft, for virtual tokens and keys."""
+    sites = [site.bind(record.model) for site in record.anatomy.sites if site.role == "attention"]
+    sites = [site for site in sites if site.module is not None and attention.interfaced(site.module)]
+    for site in sites:
+        spot_at(record, site.path).permanent = True
+    attention.reroute(record, sites)
+
+
+def _refuse_arguments(model: nn.Module, method: Method, name: str, head: bool | Literal["auto"]) -> None:
+    if not isinstance(model, nn.Module) or not isinstance(method, Method):
+        raise BadInput(
+            f"attach takes a model and a method, got {_seen(model)} and {_seen(method)}. A method is made by calling "
+            "its class with hyperparameters; graft.method.named makes one from its name."
+        )
+    if head not in (True, False, "auto"):
+        raise BadInput(f"head is True, False or 'auto', got {head!r}.")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise BadInput(
+            f"adapter name {name!r}: use lower-case letters, digits, '.', '_', '-', 64 at most, as in 'legal-v2'."
+        )
+    if offloaded := [path or "the model" for path, module in model.named_modules() if has_offloaded_params(module)]:
+        raise Refused(
+            f"{len(offloaded)} modules are offloaded ({offloaded[0]}, ...): their weights are not there when an "
+            "adapter is made or runs. Load the model without offloading, or on several devices that hold all of it."
+        )
 
 
 def _seen(value: object) -> str:
@@ -142,6 +166,7 @@ def _grow(
     with torch.device(device), torch.no_grad():
         for index, term in enumerate(method.methods()):
             sites = [site.bind(model, tokenizer) for site in _sites(record.anatomy, term)]
+            _refuse_too_large(term, sites, device)
             remarks.extend(term.remarks(sites))
             mark = f"{index}." if len(method.methods()) > 1 else ""
             for site, part in term.grow(sites):
@@ -156,6 +181,18 @@ def _grow(
             if tensor is not None and tensor.device != device:
                 item.part.to(tensor.device)
     return tuple(placed), tuple(remarks)
+
+
+def _refuse_too_large(method: Method, sites: Sequence[Site], device: torch.device) -> None:
+    """Refuse more than there is room for, before it is allocated; a method without a count is let through."""
+    if device.type == "meta" or type(method).count is Method.count:
+        return
+    asked, free = FLOAT * method.count(sites), available(device)
+    if asked > free:
+        raise Refused(
+            f"{method} asks for {asked:,} bytes of tensors that train, and {free:,} bytes are free on {device}. "
+            "Choose smaller hyperparameters, or fewer sites."
+        )
 
 
 def _sites(anatomy: Anatomy, method: Method) -> Sequence[Site]:

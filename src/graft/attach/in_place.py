@@ -29,10 +29,11 @@ def end(record: Grafted, adapter: Adapter) -> None:
 
 
 def show(record: Grafted, adapter: Adapter, tuned: bool) -> None:
-    """Have the model run on the tuned tensors, or on the originals. They change places without a copy."""
+    """Have the model run on the tuned tensors, or on the originals. They change places, without a copy where they can:
+    only the ones in the model move with it."""
     if not adapter.trained or adapter.tuned_in_place == tuned:
         return
     for path in adapter.trained:
         parameter: nn.Parameter = record.model.get_parameter(path)
-        parameter.data, adapter.originals[path] = adapter.originals[path], parameter.data
+        parameter.data, adapter.originals[path] = adapter.originals[path].to(parameter), parameter.data
     adapter.tuned_in_place = tuned

@@ -8,6 +8,7 @@ from graft.attach.spot import Grafted, Work, require
 from graft.errors import Refused
 
 
+@torch.inference_mode(False)
 def merge(model: nn.Module, name: str = "default") -> None:
     """Write adapter `name` into the weights: the same function, no extra cost. `unmerge` restores them bit for bit.
 
@@ -19,7 +20,7 @@ def merge(model: nn.Module, name: str = "default") -> None:
     if adapter.merged or adapter.trained:
         raise Refused(f"{name!r} is {'merged already' if adapter.merged else 'in the weights from the start'}.")
     _refuse(record, name)
-    originals: dict[tuple[str, str], Tensor | None] = {}
+    originals: dict[tuple[str, str], Tensor] = {}
     with torch.no_grad():
         for item in adapter.placed:
             if item.site is None:
@@ -43,7 +44,8 @@ def unmerge(model: nn.Module, name: str = "default") -> None:
     if not adapter.merged:
         raise Refused(f"{name!r} is not merged.")
     for (path, parameter), original in adapter.merged.items():
-        getattr(model.get_submodule(path), parameter).data = original
+        stored = getattr(model.get_submodule(path), parameter)
+        stored.data = original.to(stored)  # the model may have moved meanwhile
     adapter.merged = {}
     for spot in record.spots.values():
         if name in spot.jobs:

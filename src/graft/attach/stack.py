@@ -9,10 +9,10 @@ from torch import nn
 
 from graft.attach import recompute
 from graft.attach.call import Call
-from graft.attach.spot import Spot
+from graft.attach.spot import Grafted, Spot
 from graft.attach.tokens import Insertion
 from graft.attach.virtual import padding_of, virtual
-from graft.errors import BadInput
+from graft.errors import BadInput, NotApplied
 
 
 def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
@@ -37,9 +37,22 @@ def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
     call = replace(call, past=past, mask=padding_of(inputs.get("attention_mask")))
     recompute.bind(grafted, module, stack)
     if call.used():
+        if not lead.is_meta:
+            _refuse_empty(grafted, call)
         call, inputs = virtual(grafted, spot, module, call, inputs, batch)
     grafted.call = call
     return (), inputs
+
+
+def _refuse_empty(grafted: Grafted, call: Call) -> None:
+    """Refuse parts without numbers, as offloading leaves them: a forward would give anything."""
+    for name in call.used():
+        placed = grafted.adapters[name].placed
+        if gone := [p.key for p in placed if any(t.is_meta for t in p.part.parameters(recurse=False))]:
+            raise NotApplied(
+                f"adapter {name!r} was offloaded with the model after it was attached: {len(gone)} of its parts "
+                f"({gone[0]}, ...) are empty. Load the model without offloading, and attach or load the adapter again."
+            )
 
 
 LEADING = ("input_ids", "inputs_embeds", "hidden_states")

@@ -1,6 +1,7 @@
 """Virtual tokens and keys among a stack's inputs: concatenated without a cache, a computed prefix with one."""
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -128,14 +129,7 @@ def _concatenate(
         embeds = grafted.model.get_submodule(spot.stack.embed or "")(inputs["input_ids"])
     counts = tuple(tokens.get(name, 0) if name else 0 for name in call.per_row(batch))
     insertion = plan(call.mask, batch, embeds.shape[1], counts, embeds.device)
-    virtual = embeds.new_zeros(batch, insertion.most, embeds.shape[-1])
-    for name in tokens:
-        own = _tokens(spot, call, name, embeds)
-        rows = call.rows_of(name, batch, embeds.device)
-        own = nn.functional.pad(own, (0, 0, 0, insertion.most - len(own)))
-        virtual = (
-            own.expand(batch, -1, -1) if rows is None else virtual.index_copy(0, rows, own.expand(len(rows), -1, -1))
-        )
+    virtual = _by_row(spot, call, tokens, embeds, insertion.most)
     mask = call.mask
     if mask is None and insertion.source is not None:
         mask = torch.ones(batch, embeds.shape[1], dtype=torch.long, device=embeds.device)
@@ -146,9 +140,7 @@ def _concatenate(
         inputs["token_type_ids"] = insertion.widen(inputs["token_type_ids"], 0)
     names = inspect.signature(type(module).forward).parameters
     if inputs.get("position_ids") is not None:
-        shifted = inputs["position_ids"].expand(batch, -1) + insertion_counts(insertion, batch, embeds.device)
-        own = torch.arange(insertion.most, device=embeds.device).expand(batch, -1)
-        inputs["position_ids"] = insertion.join(shifted[..., None], own[..., None])[..., 0]
+        inputs["position_ids"] = _moved(inputs["position_ids"].expand(batch, -1), insertion)
     elif insertion.source is not None and "position_ids" in names and mask is not None and spot.stack.causal:
         inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     if "use_cache" in names:
@@ -158,11 +150,25 @@ def _concatenate(
     return replace(call, mask=mask, inserted=insertion, trims=trims and not kept), inputs
 
 
-def insertion_counts(insertion: Insertion, batch: int, device: torch.device) -> Tensor:
-    """(batch, 1): by how much each row's real positions move."""
-    if insertion.counts is None:
-        return torch.full((batch, 1), insertion.most, device=device)
-    return insertion.counts[:, None]
+def _by_row(spot: Spot, call: Call, names: Iterable[str], embeds: Tensor, most: int) -> Tensor:
+    """(batch, most, embedding width): the virtual tokens of each row's adapter, zeros after them."""
+    batch, _, width = embeds.shape
+    virtual = embeds.new_zeros(batch, most, width)
+    for name in names:
+        own = _tokens(spot, call, name, embeds)
+        own = nn.functional.pad(own, (0, 0, 0, most - len(own)))
+        rows = call.rows_of(name, batch, embeds.device)
+        virtual = (
+            own.expand(batch, -1, -1) if rows is None else virtual.index_copy(0, rows, own.expand(len(rows), -1, -1))
+        )
+    return virtual
+
+
+def _moved(positions: Tensor, insertion: Insertion) -> Tensor:
+    """(batch, length + most) from (batch, length): virtual tokens count from 0, real ones go on after their row's."""
+    own = torch.arange(insertion.most, device=positions.device).expand(len(positions), -1)
+    by = insertion.most if insertion.counts is None else insertion.counts[:, None]
+    return insertion.join((positions + by)[..., None], own[..., None])[..., 0]
 
 
 def _lengthened(grafted: Grafted, spot: Spot, call: Call, inputs: dict[str, Any]) -> dict[str, Any]:

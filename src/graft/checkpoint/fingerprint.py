@@ -91,8 +91,7 @@ def untouched(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if adapter.tuned_in_place:
             kept |= adapter.originals
         for (path, name), original in adapter.merged.items():
-            if original is not None:
-                kept[f"{path}.{name}" if path else name] = original
+            kept[f"{path}.{name}" if path else name] = original
     for path, parameter in model.named_parameters():
         if ".graft." not in f".{path}":
             yield path, kept.get(path, parameter).detach()

@@ -84,6 +84,20 @@ def read_header(path: Path) -> dict[str, Entry]:
 
     Raises BadInput for anything that is not exactly a safetensors file with plain names and known types.
     """
+    header, room = _header(path)
+    spans = sorted(_span(path, name, said) for name, said in header.items())
+    end = 0
+    for begin, stop, name in spans:
+        if begin != end:
+            raise _wrong(path, f"tensor {name!r} begins at byte {begin:,} where {end:,} was due")
+        end = stop
+    if end != room:
+        raise _wrong(path, f"its tensors take {end:,} bytes, the file holds {room:,}; it was cut off or added to")
+    return {name: Entry(DTYPES[said["dtype"]], tuple(said["shape"])) for name, said in header.items()}
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file without its metadata, and the number of bytes that follow it."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(24)
@@ -112,17 +126,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     notes = header.pop("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
         raise _wrong(path, "its metadata is not a map of strings")
-    spans = sorted(_span(path, name, said) for name, said in header.items())
-    end = 0
-    for begin, stop, name in spans:
-        if begin != end:
-            raise _wrong(path, f"tensor {name!r} begins at byte {begin:,} where {end:,} was due")
-        end = stop
-    if end != size - 8 - length:
-        raise _wrong(
-            path, f"its tensors take {end:,} bytes, the file holds {size - 8 - length:,}; it was cut off or added to"
-        )
-    return {name: Entry(DTYPES[said["dtype"]], tuple(said["shape"])) for name, said in header.items()}
+    return header, size - 8 - length
 
 
 def read_tensors(path: Path, header: Mapping[str, Entry]) -> dict[str, Tensor]:

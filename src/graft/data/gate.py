@@ -69,44 +69,41 @@ def check(
     Raises BadInput with all complaints.
     """
     allow = check_allowances(allow)
-    leaked = leaking(data)
-    complaints = [Complaint("leakage", data.train[at].where, f"is also {where}") for at, where in leaked.items()]
-    complaints += (unseen := _unseen(data, task))
-    kept: dict[str, tuple[Row, ...]] = {}
-    dropped: Counter[str] = Counter()
-    cuts: list[Complaint] = []
-    masked = 0
-    for split, rows in data.splits.items():
-        good = []
-        for number, row in enumerate(rows):
-            problem = _look(row, task, tokenizer)
-            if problem is not None and problem.check == "cut":
-                cuts.append(problem)
-                problem = None
-            masked += problem is not None and problem.check == "masked"
-            complaints += [problem] if problem else []
-            reason = problem.check if problem else "leakage" if split == "train" and number in leaked else None
-            if reason is None:
-                good.append(row)
-            elif split == "train":
-                dropped[REASONS.get(reason, reason)] += 1
-        kept[split] = tuple(good)
-    total = sum(map(len, data.splits.values()))
-    if len(cuts) > cut_share * total:
-        complaints += cuts
-    raise_complaints(complaints, allow)
-    near_count, repeated = _resemblance(data, kept.get("train", ()))
+    looks = {split: [_look(row, task, tokenizer) for row in rows] for split, rows in data.splits.items()}
+    problems = [problem for found in looks.values() for problem in found if problem is not None]
+    cut, bad = ([problem for problem in problems if (problem.check == "cut") is cut] for cut in (True, False))
+    leaked, unseen = leaking(data), _unseen(data, task)
+    leaks = [Complaint("leakage", data.train[at].where, f"is also {where}") for at, where in leaked.items()]
+    often = len(cut) > cut_share * sum(map(len, looks.values()))
+    raise_complaints([*leaks, *unseen, *bad, *(cut if often else ())], allow)
+    reasons = {split: [_reason(problem) for problem in found] for split, found in looks.items()}
+    for at in leaked:
+        reasons["train"][at] = reasons["train"][at] or "leakage"
+    kept = {split: _without(rows, reasons[split]) for split, rows in data.splits.items()}
     if data.train and not kept["train"]:
         raise BadInput("no train row is left after dropping what was allowed.")
+    near_count, repeated = _resemblance(data, kept.get("train", ()))
     report = Report(
-        rows={split: len(rows) for split, rows in kept.items()}, dropped=dict(dropped), leaked=len(leaked),
-        near_duplicates=near_count, repeated=repeated, cut=len(cuts), masked=masked, unseen=len(unseen),
+        rows={split: len(rows) for split, rows in kept.items()},
+        dropped=dict(Counter(REASONS.get(reason, reason) for reason in reasons.get("train", ()) if reason)),
+        leaked=len(leaked), near_duplicates=near_count, repeated=repeated, cut=len(cut),
+        masked=sum(problem.check == "masked" for problem in bad), unseen=len(unseen),
     )  # fmt: skip
-    if not dropped and not masked:
+    if not any(reason for found in reasons.values() for reason in found):
         return data, report
-    digest = content_hash({split: kept.get(split, ()) for split in SPLITS})
     train, validation, test = (kept.get(split, ()) for split in SPLITS)
+    digest = content_hash({"train": train, "validation": validation, "test": test})
     return replace(data, train=train, validation=validation, test=test, hash=digest), report
+
+
+def _reason(problem: Complaint | None) -> str | None:
+    """Why a row is dropped where that is allowed; one whose answer is cut stays."""
+    return None if problem is None or problem.check == "cut" else problem.check
+
+
+def _without(rows: Sequence[Row], reasons: Sequence[str | None]) -> tuple[Row, ...]:
+    """The rows that there is no reason to drop."""
+    return tuple(row for row, reason in zip(rows, reasons, strict=True) if reason is None)
 
 
 def leaking(data: DataSets) -> dict[int, str]:

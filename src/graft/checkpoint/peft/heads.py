@@ -1,15 +1,18 @@
 """Task heads: what graft keeps as parts that replace a head's parameters, and PEFT as modules_to_save."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graft.anatomy import Anatomy
 from graft.anatomy.survey import inside
 from graft.attach import Adapter
 from graft.checkpoint.peft.form import task
-from graft.checkpoint.safe import Entry
+from graft.checkpoint.safe import Entry, listed
+from graft.errors import BadInput
 
 # PEFT adds the head to modules_to_save for these tasks by itself, and then must find it in the file.
 ALWAYS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
@@ -32,6 +35,24 @@ def written(adapter: Adapter, anatomy: Anatomy, prefix: str) -> tuple[list[str],
         for name, tensor in item.part.named_parameters():
             tensors[f"{prefix}{item.site.path}.{name}"] = tensor.detach()
     return modules, tensors
+
+
+def check_named(
+    path: Path, model: nn.Module, config: Mapping[str, Any], header: Mapping[str, Entry], prefix: str
+) -> None:
+    """Refuse a file without the tensors of a module that `modules_to_save` names and this model has."""
+    said = config.get("modules_to_save") or []
+    names = [said] if isinstance(said, str) else said
+    wanted = {
+        f"{prefix}{path}"
+        for path, _ in model.named_parameters(remove_duplicate=False)
+        if ".graft." not in f".{path}" and any(f".{name}." in f".{path}" for name in names)
+    }
+    if missing := sorted(wanted - header.keys()):
+        raise BadInput(
+            f"{path} lacks {listed(missing)}; adapter_config.json has {', '.join(names)} in modules_to_save. "
+            "Nothing was loaded. Get the file again, or remove from modules_to_save what was not trained."
+        )
 
 
 def held(anatomy: Anatomy, header: Mapping[str, Entry], prefix: str) -> bool:

@@ -31,6 +31,7 @@ def load(
     anatomy = record.anatomy if record else examine(model)
     plan = _plan(model, anatomy, config, header)
     affordable(path, model, plan.method, header)
+    heads.check_named(path, model, config, header, plan.prefix)
     head = heads.held(anatomy, header, plan.prefix)
     with attaching(model, plan.method, name, head) as adapter:
         compare(path, header, plan.expected | heads.expected(adapter, plan.prefix))
