@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,3 +84,14 @@ def test_portions_halve_until_they_fit_and_lose_no_row() -> None:
 
 def test_there_is_memory_here() -> None:
     assert 2**20 < memory.available(torch.device("cpu")) < 2**50
+
+
+@pytest.mark.parametrize(("limit", "room"), [("5000", 5000 - 4000 + 3000), ("max", None)])
+def test_files_in_a_container_s_cache_are_room(
+    limit: str, room: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in {"max": limit, "current": "4000", "stat": "anon 900\ninactive_file 3000\nfile 3100"}.items():
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n", encoding="utf-8")
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    found = memory.available(torch.device("cpu"))
+    assert found == room if room is not None else found > 2**20

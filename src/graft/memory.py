@@ -14,6 +14,7 @@ from graft.errors import Refused
 
 T = TypeVar("T")
 R = TypeVar("R")
+_GROUP = Path("/sys/fs/cgroup")
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _WORDS = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
 
@@ -37,14 +38,14 @@ def available(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    group = Path("/sys/fs/cgroup")
-    free = psutil.virtual_memory().available
+    free = int(psutil.virtual_memory().available)
     try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
+        limit, used = (int((_GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        uses = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no control groups here, or none that limits memory
-        return int(free)
-    return int(free if limit == "max" else min(free, int(limit) - used))
+        return free
+    # Files that were read stay in memory until somebody needs the room.
+    return min(free, limit - used + int(uses.get("inactive_file", 0)))
 
 
 def kept_bytes(forward: Callable[[], Any]) -> int:
