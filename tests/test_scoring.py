@@ -1,5 +1,6 @@
 """Scoring: records, outcomes against independent numbers, the floor, general text, items on disk."""
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import graft
 import small
 from graft import metrics
 from graft.errors import BadInput, Refused
-from graft.scoring import forgetting, majority, not_for, outcome, score, write_items
+from graft.scoring import forgetting, general_text, majority, measurable, not_for, outcome, score, write_items
 from graft.training.tuning import Study
 
 
@@ -123,26 +124,40 @@ def test_forgetting_compares_base_and_adapter_on_the_same_text(home: Path, tmp_p
     text = tmp_path / "general.txt"
     text.write_text("the cat sees the dog .\n" * 300 + "the oak is near the river .\n" * 300)
     adapter = graft.attach(study.model, graft.LoRA(rank=2), "new")
-    same = forgetting(study.model, study.tokenizer, "new", text)
+    same = forgetting(study.model, study.tokenizer, "new", general_text(text))
     assert same.headline.outcome == "same" and same.headline.items > 3
     with torch.no_grad():
         for parameter in adapter.parameters():
             parameter.normal_()
-    changed = forgetting(study.model, study.tokenizer, "new", text)
+    changed = forgetting(study.model, study.tokenizer, "new", general_text(text))
     assert changed.headline.base == same.headline.base
     assert changed.headline.difference.value != 0
     text.write_text("")
     with pytest.raises(BadInput, match="is empty"):
-        forgetting(study.model, study.tokenizer, "new", text)
+        general_text(text)
     with pytest.raises(BadInput, match="cannot read the general text"):
-        forgetting(study.model, study.tokenizer, "new", tmp_path / "nothing.txt")
+        general_text(tmp_path / "nothing.txt")
 
 
 def test_forgetting_is_for_models_that_predict_the_next_token(home: Path, tmp_path: Path) -> None:
     for kind, rows, measured in (("bert", "classes", False), ("t5", "answers", False), ("llama", "answers", True)):
-        assert (not_for(small.study_of(home, kind, rows).model) is None) == measured
+        study = small.study_of(home, kind, rows)
+        assert (not_for(study.model, study.tokenizer) is None) == measured
+    study, notes, own = small.study_of(home), [], general_text()
     with pytest.raises(Refused, match="BertForSequenceClassification does not"):
-        forgetting(small.study_of(home).model, None, "new", tmp_path / "general.txt")
+        forgetting(study.model, study.tokenizer, "new", own)
+    assert measurable(own, study.model, study.tokenizer, notes) is None and "does not" in notes[0]
+    (tmp_path / "general.txt").write_text("some text")
+    with pytest.raises(Refused, match="does not"):
+        measurable(general_text(tmp_path / "general.txt"), study.model, study.tokenizer, [])
+
+
+def test_every_python_has_a_general_text() -> None:
+    text = general_text()
+    version = ".".join(platform.python_version_tuple()[:2])
+    assert text.name == f"the language reference of Python {version}" and len(text.rows) == 24
+    words = " ".join(row["text"] for row in text.rows).lower().split()
+    assert len({row["text"] for row in text.rows}) == 24 and words.count("the") > len(words) / 50
 
 
 def test_items_stand_side_by_side(home: Path, tmp_path: Path) -> None:

@@ -164,6 +164,11 @@ def in_bf16(dtype: Precision, device: torch.device) -> bool:
     return dtype == "bf16" or (dtype == "auto" and able)
 
 
+def fast_bf16(device: torch.device) -> bool:
+    """Whether this is a CPU with instructions for bfloat16, which about halve the time of a training step."""
+    return device.type == "cpu" and any(torch.cpu.get_capabilities().get(f"{kind}_bf16") for kind in ("avx512", "amx"))
+
+
 def chosen_device(name: str) -> torch.device:
     """The device called `name`; "auto" is a GPU where there is one. Raises BadInput for one that is not here."""
     if name == "auto":

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 import signal
 import subprocess
@@ -19,8 +20,9 @@ import yaml
 from safetensors.torch import load_file
 
 import graft
+import small
 from graft import cli
-from graft.errors import BadInput, NotApplied
+from graft.errors import BadInput, NotApplied, Refused
 from graft.training import checkpoints
 
 Runs = Callable[[str], Any]
@@ -57,14 +59,13 @@ def test_an_untrained_head_is_compared_with_the_most_frequent_label(runs: Runs) 
 
 
 def test_what_is_not_measured_is_said(runs: Runs) -> None:
-    assert any("forgetting was not measured" in note for note in runs("answers").notes)
+    assert any("forgetting is measured on models that predict the next token" in n for n in runs("classes").notes)
+    assert not any("forgetting" in note for note in runs("answers").notes)
     assert not any("warning" in note for note in runs("answers").notes)
 
 
 def test_a_first_loss_far_above_a_guess_is_reported(home: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
-
-    import small
 
     folder = small.base(tmp_path, "llama", tie_word_embeddings=False)
     tensors = load_file(folder / "model.safetensors")
@@ -111,8 +112,6 @@ def test_items_are_the_scores(runs: Runs, home: Path) -> None:
 
 
 def test_the_adapter_does_what_was_measured(runs: Runs, home: Path) -> None:
-    import small
-
     runs("classes")
     study = small.study_of(home)
     graft.load(study.model, home / "runs" / "classes" / "adapter")
@@ -156,8 +155,67 @@ def test_a_dry_run_writes_nothing(home: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_a_folder_with_a_run_is_not_overwritten(home: Path, runs: Runs) -> None:
     runs("classes")
-    with pytest.raises(BadInput, match=r"holds a run already\. Go on with it by --resume"):
-        graft.tune(model=str(home / "bert"), data=str(home / "classes"), folder=home / "runs" / "classes")
+    options = {"model": str(home / "bert"), "data": str(home / "classes"), "folder": home / "runs" / "classes"}
+    recipe = (home / "runs" / "classes" / "recipe.yaml").read_bytes()
+    with pytest.raises(BadInput, match=r"classes holds a finished run\. Choose another --folder or --name"):
+        graft.tune(**options)
+    with pytest.raises(BadInput, match=r"belongs to another run: .*batch was 16, is 32.*Give the same options"):
+        graft.tune(**options, resume=True)
+    assert (home / "runs" / "classes" / "recipe.yaml").read_bytes() == recipe
+
+
+def test_another_base_or_length_is_another_run(home: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"data": str(home / "classes"), "folder": tmp_path / "run", "steps": 3, "lr": 1e-2}
+    graft.tune(**options, model=str(home / "bert"))
+    other = small.base(tmp_path, "bert", hidden_act="relu")
+    with pytest.raises(BadInput, match=f"another run: base was '{home}/bert', is '{other}'"):
+        graft.tune(**options, model=str(other), resume=True)
+    with pytest.raises(BadInput, match="another run: max_length was 64, is 32"):
+        graft.tune(**options, model=str(home / "bert"), length=32, resume=True)
+
+
+def test_a_run_that_stopped_says_where_and_is_not_overwritten(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"model": str(home / "bert"), "data": str(home / "classes"), "folder": tmp_path,
+                               "steps": 4, "lr": 1e-2, "checks": 4}  # fmt: skip
+    with monkeypatch.context() as context:
+        context.setattr("graft.training.watch.Watch.on_evaluate", stop_at(2), raising=False)
+        with pytest.raises(KeyboardInterrupt, match="saved at step 2; --resume goes on from there"):
+            graft.tune(**options)
+    with pytest.raises(BadInput, match=r"holds a run that stopped at step 2\. Go on with it by --resume"):
+        graft.tune(**options)
+    assert graft.tune(**options, resume=True).tuned.fit.steps == 4
+
+
+def stop_at(step: int) -> Callable[..., None]:
+    """A moment of `Watch` in which the user asks for the end of the run, after a step."""
+
+    def stop(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == step:
+            self.stop()
+            control.should_training_stop = True
+
+    return stop
+
+
+def test_what_is_refused_before_training_leaves_nothing_and_can_be_tried_again(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"model": str(home / "bert"), "data": str(home / "classes"),
+                               "folder": tmp_path / "some" / "run", "steps": 3, "lr": 1e-2}  # fmt: skip
+    with monkeypatch.context() as context:
+        context.setattr("graft.training.space.SLACK", 2**60)
+        with pytest.raises(BadInput, match="MiB are free and the run needs"):
+            graft.tune(**options)
+    assert not (tmp_path / "some").exists()
+    with monkeypatch.context() as context:
+        context.setattr("graft.training.trainer.GraftTrainer.compute_loss", lambda *_, **__: torch.tensor(math.nan))
+        context.setattr("graft.memory.kept_bytes", lambda forward: 1)
+        context.setattr("accelerate.Accelerator.backward", lambda *_: None)
+        with pytest.raises(Refused, match="not a finite number at step 1"):
+            graft.tune(**options)
+    assert graft.tune(**options).tuned.fit.steps == 3
 
 
 def test_a_finished_run_can_be_resumed_for_its_report(home: Path, tmp_path: Path) -> None:
@@ -219,7 +277,16 @@ def test_forgetting_is_measured_on_general_text(home: Path, tmp_path: Path) -> N
     )  # fmt: skip
     forgot = result.tuned.forgot.comparisons["loss"]
     assert forgot.items > 1 and forgot.base.value != forgot.other.value
-    assert not any("forgetting" in note for note in result.notes)
+    assert f"adapter against base on {text}, loss" in printed(result)
+    with pytest.raises(Refused, match="BertForSequenceClassification does not"):
+        graft.tune(model=str(home / "bert"), data=str(home / "classes"), folder=tmp_path / "no", general_text=str(text))
+
+
+def test_forgetting_is_measured_unasked(runs: Runs) -> None:
+    assert runs("classes").tuned.forgot is None
+    forgot = runs("answers").tuned.forgot
+    assert forgot.comparisons["loss"].items == 24 and forgot.verdict in printed(runs("answers"))
+    assert forgot.verdict.startswith("adapter against base on the language reference of Python 3.")
 
 
 @pytest.mark.slow
@@ -264,8 +331,6 @@ def test_tensorboard_gets_the_loss(home: Path, tmp_path: Path) -> None:
 
 def rows_of(task: str) -> list[dict[str, Any]]:
     """A few rows of a task."""
-    import small
-
     made: dict[str, Callable[[str, str], dict[str, Any]]] = {
         "regression": lambda text, kind: {"text": text, "label": len(text) / 50 + 0.01},
         "tagging": lambda text, kind: {
@@ -390,8 +455,6 @@ def test_the_share_of_cut_rows_is_told(home: Path, kind: str, rows: str, length:
     def notes(length: int | None) -> str:
         options = {"model": str(home / kind), "data": str(home / rows), "dry_run": True, "allow": ("cut", "masked")}
         return "\n".join(graft.tune(**options, length=length).notes)
-
-    import small
 
     # Beside its words a text has [CLS] and [SEP]; a prompt has its completion and the end.
     texts = [row["text"] for row in small.lines(home / "classes" / "train.jsonl")]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,3 +89,10 @@ def content_hash(parts: Mapping[str, Iterable[Mapping[str, Any]]]) -> str:
             line = json.dumps(dict(row), sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
             digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()
+
+
+def some(rows: Sequence[Row], most: int, seed: int) -> Sequence[Row]:
+    """At most so many rows (0: all), chosen by the seed, in their order."""
+    if not most or len(rows) <= most:
+        return rows
+    return [rows[at] for at in sorted(random.Random(seed).sample(range(len(rows)), most))]

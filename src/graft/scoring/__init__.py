@@ -6,7 +6,7 @@ with graft.use(model, "name"):
 outcome(task.metrics, base, tuned).verdict
 """
 
-from graft.scoring.forgetting import forgetting, general_rows, not_for
+from graft.scoring.forgetting import GeneralText, forgetting, general_text, measurable, not_for
 from graft.scoring.items import write_items
 from graft.scoring.majority import majority
 from graft.scoring.outcome import Outcome, check_metric, outcome
@@ -14,6 +14,6 @@ from graft.scoring.score import example, length, score
 from graft.scoring.table import show_outcome, show_samples, show_scores
 
 __all__ = [
-    "Outcome", "check_metric", "example", "forgetting", "general_rows", "length", "majority", "not_for", "outcome",
-    "score", "show_outcome", "show_samples", "show_scores", "write_items",
+    "GeneralText", "Outcome", "check_metric", "example", "forgetting", "general_text", "length", "majority",
+    "measurable", "not_for", "outcome", "score", "show_outcome", "show_samples", "show_scores", "write_items",
 ]  # fmt: skip

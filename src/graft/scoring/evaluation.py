@@ -1,6 +1,5 @@
 """`evaluate`: a base, or an adapter against its base, on rows; what the adapter was trained on is not scored."""
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,14 @@ from torch import nn
 from graft import checkpoint, data, metrics
 from graft.attach import use
 from graft.data import DataSets, Row
+from graft.data.rows import some
 from graft.data.sources import read_source
 from graft.data.task import Record, Task
 from graft.data.tasks import from_dict
 from graft.data.templates import DEFAULT
-from graft.errors import BadInput, Refused
+from graft.errors import BadInput
 from graft.loading import Base, Precision, Source, kept_with, load_base
-from graft.scoring.forgetting import forgetting, general_rows, not_for
+from graft.scoring.forgetting import forgetting, general_text, measurable
 from graft.scoring.outcome import Outcome, check_metric, outcome
 from graft.scoring.score import example, score
 from graft.statistics import Interval, interval
@@ -74,47 +74,47 @@ def evaluate(
     seed: int = 0,
     length: int | None = None,
     metric: str | None = None,
-    general_text: str | None = None,
+    general: str | None = None,
     force: bool = False,
     show: bool = False,
     **how: Any,
 ) -> Evaluation:
     """Score the base at `source`, and the adapter in `folder` beside it, on rows from `rows_from`.
 
-    The adapter's own task is used, with its prompts and labels. limit: rows at most, chosen by the seed. how: see
-    `graft.data.load`. Raises what loading raises, and NotApplied for an adapter that does nothing.
+    The adapter's own task is used, with its prompts and labels. limit: rows at most, chosen by the seed. general: see
+    `graft.scoring.general_text`. how: see `graft.data.load`. Raises what loading raises, and NotApplied for an adapter
+    that does nothing.
     """
     if metric:
         metrics.get(metric)
-    general = general_rows(general_text) if general_text else None
+    text = general_text(general) if folder is not None else None
     extra = kept_with(folder) if folder is not None else {}
-    tuned = dict(extra.get("data") or {})
-    if stored := extra.get("task"):
+    stored = extra.get("task")
+    if stored:
         template = stored.get("template") if stored["kind"] == "generation" else None
         how = {**how, "task": how.get("task") or stored["kind"], "template": how.get("template") or _needed(template)}
-    found, rows, notes = held_out(rows_from, tuned, split, seed, **how)
+    found, rows, notes = held_out(rows_from, dict(extra.get("data") or {}), split, seed, **how)
     task = from_dict(stored) if stored else data.fit(found, source.tokenizer, source.config, length)
-    if limit and len(rows) > limit:
-        rows = [rows[at] for at in sorted(random.Random(seed).sample(range(len(rows)), limit))]
+    rows = some(rows, limit, seed)
     base = load_base(source, task, dtype=dtype, device=device, seed=extra.get("seed", seed))
     notes += base.notes
-    if general is not None and (why := not_for(base.model)):
-        raise Refused(why)
+    text = text and measurable(text, base.model, base.tokenizer, notes)
     if metric and metric not in task.metrics:
         check_metric(metric, task.kind, task.metrics, _score(base, task, rows[:1], None, batch, show=False))
     name = _attach(base, folder, force, task, rows[0]) if folder is not None else None
     systems = {"base": _score(base, task, rows, None, batch, show)}
-    measured, against, forgot = {}, None, None
     if name is None:
-        for each in dict.fromkeys([*([metric] if metric else []), *task.metrics]):
-            chosen = metrics.get(each)
-            measured[each] = interval(chosen, chosen.statistics(systems["base"]), seed=seed)
-    else:
-        systems["adapter"] = _score(base, task, rows, name, batch, show)
-        against = outcome(task.metrics, systems["base"], systems["adapter"], metric=metric, seed=seed)
-        if general is not None:
-            forgot = forgetting(base.model, base.tokenizer, name, general, show=show)
-    return Evaluation(task, rows, systems, measured, against, forgot, notes)
+        return Evaluation(task, rows, systems, _alone(task, systems["base"], metric, seed), None, None, notes)
+    systems["adapter"] = _score(base, task, rows, name, batch, show)
+    against = outcome(task.metrics, systems["base"], systems["adapter"], metric=metric, seed=seed)
+    forgot = forgetting(base.model, base.tokenizer, name, text, show=show) if text else None
+    return Evaluation(task, rows, systems, {}, against, forgot, notes)
+
+
+def _alone(task: Task, records: Sequence[Record], metric: str | None, seed: int) -> dict[str, Interval]:
+    """The scores of one system, the metric that was asked for first."""
+    chosen = [metrics.get(name) for name in dict.fromkeys([*([metric] if metric else []), *task.metrics])]
+    return {each.name: interval(each, each.statistics(records), seed=seed) for each in chosen}
 
 
 def _needed(template: str | None) -> str | None:

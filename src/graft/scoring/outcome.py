@@ -12,11 +12,13 @@ from graft.statistics import Comparison, compare
 
 @dataclass(frozen=True)
 class Outcome:
-    """Comparisons by metric, the headline first. `base` and `other` name the two systems."""
+    """Comparisons by metric, the headline first. `base` and `other` name the two systems, `on` rows that are not the
+    task's own."""
 
     base: str
     other: str
     comparisons: dict[str, Comparison]
+    on: str = ""
 
     @property
     def headline(self) -> Comparison:
@@ -31,7 +33,9 @@ class Outcome:
     @property
     def verdict(self) -> str:
         """The headline as a sentence."""
-        return f"{self.other} against {self.base}, {metrics.get(self.headline.metric).title}: {self.headline.verdict}"
+        on = f" on {self.on}" if self.on else ""
+        title = metrics.get(self.headline.metric).title
+        return f"{self.other} against {self.base}{on}, {title}: {self.headline.verdict}"
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; items that flipped are counted, and listed in items.parquet."""
@@ -59,6 +63,7 @@ def outcome(
     *,
     base: str = "base",
     other: str = "adapter",
+    on: str = "",
     metric: str | None = None,
     seed: int = 0,
 ) -> Outcome:
@@ -70,7 +75,7 @@ def outcome(
     if not ordered:
         raise BadInput("there is no metric to compare by.")
     found = {name: compare(metrics.get(name), base_records, other_records, seed=seed) for name in ordered}
-    return Outcome(base, other, found)
+    return Outcome(base, other, found, on)
 
 
 def check_metric(name: str | None, kind: str, own: Sequence[str], records: Sequence[Record]) -> None:

@@ -17,7 +17,7 @@ from graft.errors import BadInput
 from graft.files import write_text
 from graft.method import Method, describe
 from graft.training import space
-from graft.training.resume import checkpoints
+from graft.training.resume import checkpoints, read_facts
 
 RECIPE, ADAPTER, ITEMS, CHECKPOINTS = "recipe.yaml", "adapter", "items.parquet", "checkpoints"
 NOT_KEPT = ("resume", "dry_run", "show_mask", "method")  # of one call, not of the run; the method is written apart
@@ -26,14 +26,17 @@ NOT_KEPT = ("resume", "dry_run", "show_mask", "method")  # of one call, not of t
 def opened(folder: Path, resume: bool) -> Path | None:
     """Make sure that a run can live in the folder; the checkpoint to go on from, if there is one.
 
-    Raises BadInput when the folder cannot be written, or holds another run and this one does not resume it.
+    Raises BadInput when the folder cannot be written, or holds what another run learned and this one does not resume.
     """
     space.check_writable(folder)
     found = checkpoints(folder / CHECKPOINTS)
-    if resume:
-        return found[-1] if found else None
-    if (folder / RECIPE).exists():
-        raise BadInput(f"{folder} holds a run already. Go on with it by --resume, or choose another --folder.")
+    if resume and found:
+        return found[-1]
+    if found and not (facts := read_facts(found[-1]))["finished"]:
+        stopped = f"{folder} holds a run that stopped at step {facts['step']}."
+        raise BadInput(f"{stopped} Go on with it by --resume, or choose another --folder.")
+    if found or (folder / ADAPTER).exists():
+        raise BadInput(f"{folder} holds a finished run. Choose another --folder or --name, or remove it.")
     return None
 
 

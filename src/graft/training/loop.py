@@ -3,9 +3,9 @@
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,13 @@ from graft.attach import Adapter, use
 from graft.attach.recompute import checkpoint_activations, checkpoints_activations
 from graft.data.losses import to_device
 from graft.data.task import Features, Task
-from graft.errors import BadInput
 from graft.files import write_text
-from graft.method import describe
-from graft.scoring import length
 from graft.progress import Bar
-from graft.training import resume, space
+from graft.scoring import length
+from graft.training import resume
 from graft.training.options import TrainingOptions
 from graft.training.pace import Pace
-from graft.training.tracking import check_trackers
+from graft.training.ready import ready
 from graft.training.trainer import GraftTrainer
 from graft.training.watch import Watch, interruptible
 
@@ -66,54 +64,37 @@ def fit(
     resume_from: Path | None = None,
     where: Sequence[str] = (),
     run: dict[str, Any] | None = None,
+    begin: Callable[[], None] = lambda: None,
     show: bool = False,
 ) -> Fit:
     """Train `adapter` on `train`, and leave it with the tensors of the lowest loss on `validation` (if there is any).
 
     train, validation: what `task.features` gives. folder: where checkpoints and metrics.jsonl go; None keeps nothing on
     disk. resume_from: a checkpoint of the same run. where: the origin of each row, by `item`, for messages. run: what
-    identifies the run beside options and method (the hash of the data); a checkpoint of another run is refused.
-    show: a progress bar on the error stream.
+    identifies the run beside options, method and task (base, hash of the data); a checkpoint of another run is refused.
+    begin: called when all is checked, before anything is written. show: a progress bar on the error stream.
 
     The same inputs, machine and number of threads give the same tensors bit for bit, interrupted and resumed or not.
-    Raises NotApplied when no tensor moves, Refused for a loss that is not finite or rows too large for the memory,
-    BadInput for a folder that cannot be written; KeyboardInterrupt after Ctrl-C, with a checkpoint written.
+    Raises what `ready` raises, NotApplied when no tensor moves, Refused for a loss that is not finite or rows too large
+    for the memory; KeyboardInterrupt after Ctrl-C, with a checkpoint written.
     """
-    options = options or TrainingOptions()
-    if not train:
-        raise BadInput("there are no rows to train on.")
-    home = Path(folder) if folder is not None else None
-    check_trackers(options.report_to)
+    options, home = options or TrainingOptions(), Path(folder) if folder is not None else None
+    facts = ready(task, train, adapter, options, home, resume_from, run or {})
+    begin()
     device = next(model.parameters()).device
-    facts = {"options": asdict(options), "method": describe(adapter.method), "run": run or {}, "rows": len(train)}
-    facts = json.loads(json.dumps(facts, default=list))
-    if home is not None:
-        space.check_writable(home)
-        space.check_room(home, adapter)
     pace = Pace(_steps(options, len(train)), options.seconds)
     with _as_before(model, options.checkpointing), tempfile.TemporaryDirectory() as scrap, use(model, adapter.name):
         trainer = GraftTrainer(
             model, _arguments(options, home or Path(scrap), device, pace.steps), adapter=adapter, task=task,
             tokenizer=tokenizer, train=train, validation=validation, options=options, pace=pace,
-            rows_at_once=_rows_at_once(options), where=where, folder=home and home / "checkpoints",
+            rows_at_once=_rows_at_once(options), where=where, folder=home and home / "checkpoints", facts=facts,
         )  # fmt: skip
-        trainer.facts = facts
-        history = _history(home, resume_from, facts)
-        finished = resume_from is not None and resume.read_facts(resume_from)["finished"]
+        history = _history(home, resume_from)
         with memory.Peak(device) as peak, Bar("training", show) as bar:
             if resume_from is None:
                 _prepare(trainer, train)
             trainer.portions.size = _fitting(trainer, train, options, device)
-            watch = Watch(trainer, home and home / "metrics.jsonl", bar, history)
-            try:
-                if finished:
-                    assert resume_from is not None
-                    trainer.restore(resume_from)
-                    trainer.state.global_step = resume.read_facts(resume_from)["step"]
-                else:
-                    _train(trainer, watch, resume_from)
-            finally:
-                watch.close()
+            _train(trainer, home and home / "metrics.jsonl", bar, history, resume_from)
         if trainer.best is not None:
             resume.put(adapter, trainer.best, "the best step")
     return Fit(
@@ -125,17 +106,20 @@ def fit(
     )  # fmt: skip
 
 
-def _train(trainer: GraftTrainer, watch: Watch, resume_from: Path | None) -> None:
+def _train(
+    trainer: GraftTrainer, log: Path | None, bar: Bar, history: list[dict[str, Any]], resume_from: Path | None
+) -> None:
+    """Train to the end, from a checkpoint where there is one; a finished run is only put back."""
+    if resume_from is not None and resume.read_facts(resume_from)["finished"]:
+        trainer.restore(resume_from)
+        return
+    watch = Watch(trainer, log, bar, history)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
-
-    def stop() -> None:
-        watch.stopped = True
-
-    with interruptible(stop):
+    with watch, interruptible(watch.stop):
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    if watch.stopped and not trainer.pace.over(trainer.state.global_step):
-        step = trainer.state.global_step
+    step = trainer.state.global_step
+    if watch.stopped and not trainer.pace.over(step):
         saved = f"saved at step {step}; --resume goes on from there" if trainer.folder else f"stopped at step {step}"
         raise KeyboardInterrupt(saved)
     if trainer.folder is not None:
@@ -195,33 +179,17 @@ def _fitting(trainer: GraftTrainer, train: Sequence[Features], options: Training
     return max(1, min(size, int(FREE * memory.available(device) // max(kept, 1))))
 
 
-def _history(home: Path | None, resume_from: Path | None, facts: dict[str, Any]) -> list[dict[str, Any]]:
+def _history(home: Path | None, resume_from: Path | None) -> list[dict[str, Any]]:
     """The lines of the log up to the checkpoint; metrics.jsonl is cut there, so that it is one curve."""
     lines: list[dict[str, Any]] = []
     if resume_from is not None:
-        stored = resume.read_facts(resume_from)
-        _same_run(stored, facts, resume_from)
+        last = resume.read_facts(resume_from)["step"]
         log = resume_from.parent.parent / "metrics.jsonl"
         kept = [json.loads(line) for line in log.read_text("utf-8").splitlines() if line.endswith("}")]
-        lines = [line for line in kept if line["step"] <= stored["step"]]
+        lines = [line for line in kept if line["step"] <= last]
     if home is not None:
         write_text(home / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     return lines
-
-
-def _same_run(stored: dict[str, Any], facts: dict[str, Any], checkpoint: Path) -> None:
-    differ = []
-    for group in facts:
-        then, now = stored.get(group), facts[group]
-        if isinstance(then, dict) and isinstance(now, dict):
-            names = sorted(name for name in {*then, *now} if then.get(name) != now.get(name) and name != "report_to")
-            differ += [f"{name} was {then.get(name)!r}, is {now.get(name)!r}" for name in names]
-        elif then != now:
-            differ.append(f"{group} was {then!r}, is {now!r}")
-    if differ:
-        raise BadInput(
-            f"{checkpoint} belongs to another run: {'; '.join(differ)}. Give the same options, or a new --folder."
-        )
 
 
 @contextmanager

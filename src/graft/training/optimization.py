@@ -40,8 +40,10 @@ def groups(adapter: Adapter, options: TrainingOptions) -> list[dict[str, Any]]:
 
 
 def optimizer(adapter: Adapter, options: TrainingOptions) -> Optimizer:
-    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) on the adapter's groups."""
-    return AdamW(groups(adapter, options), betas=(0.9, 0.999), eps=1e-8)
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) on the groups, as one kernel where there is one."""
+    trained = groups(adapter, options)
+    fused = all(p.device.type in ("cpu", "cuda") for group in trained for p in group["params"])
+    return AdamW(trained, betas=(0.9, 0.999), eps=1e-8, fused=fused)
 
 
 def scheduler(optimizer: Optimizer, options: TrainingOptions, share: Callable[[float], float]) -> LambdaLR:

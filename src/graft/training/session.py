@@ -1,20 +1,19 @@
 """From the options of `graft tune` to a run: data and base loaded and checked, the adapter attached."""
 
-import random
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graft import metrics
-from graft.data import DataSets, Row, Task, check, load, show_mask
+from graft.data import DataSets, Task, check, load, show_mask
 from graft.data import fit as fit_task
+from graft.data.rows import some
 from graft.errors import BadInput
-from graft.limits import check_numbers, finite
-from graft.loading import Base, chosen_device, find_base, in_bf16, load_base
+from graft.limits import check_numbers
+from graft.loading import Base, Source, chosen_device, fast_bf16, find_base, in_bf16, load_base
 from graft.method import Method, describe
-from graft.scoring import check_metric, general_rows, score
+from graft.scoring import check_metric, general_text, measurable, score
 from graft.scoring.room import cut_rows, longest, positions_left
 from graft.training import folder as runs
 from graft.training.options import TrainingOptions
@@ -32,65 +31,63 @@ class Session:
 
     def __init__(self, options: "Options") -> None:
         assert isinstance(options.method, Method)
-        check_numbers(options, {"validation_rows": 0, "test_rows": 0, "show_mask": 0, "seed": 0}, ("minutes",))
-        if not all(finite(share) for share in options.splits):
-            raise BadInput(
-                f"splits: {list(options.splits)} are not three shares (train, validation, test) that sum to 1."
-            )
-        if empty := [name for name in ("model", "data") if not getattr(options, name).strip()]:
-            raise BadInput(f"{' and '.join(empty)} must not be empty: tuning needs a model and rows.")
         self.options, self.method = options, options.method
         self.training = _training(options)
-        check_trackers(options.report_to)
-        if options.metric:
-            metrics.get(options.metric)
-        self.general = general_rows(options.general_text) if options.general_text is not None else None
         self.folder = options.folder or Path("runs") / options.name
         self.resume_from = None if options.dry_run else runs.opened(self.folder, options.resume)
-        data = load(
-            options.data, options.columns, options.task, options.template, options.splits, options.seed, options.allow
-        )  # fmt: skip
+        self.notes: list[str] = []
+        if options.resume and self.resume_from is None and not options.dry_run:
+            self.notes.append(f"there is nothing to resume in {self.folder}: the run starts from the beginning")
+        general = general_text(options.general_text)
         source = find_base(options.model, options.trust_remote_code)
-        task = fit_task(data, source.tokenizer, source.config, options.length)
-        origin = {"source": options.data, "sha256": data.hash, "splits": list(options.splits), "seed": options.seed}
-        data, report = check(data, task, source.tokenizer, options.allow)
-        if not data.train or not (data.validation or data.test):
-            has = ", ".join(data.splits)
-            raise BadInput(f"{options.data}: tuning needs train rows, and validation or test rows. It has {has}.")
+        data, task = self._rows(source)
         base = load_base(source, task, dtype=self._dtype(), device=options.device, seed=options.seed)
-        self.notes = [*data.notes, *report.lines()[1:], *base.notes]
+        self.notes += base.notes
+        self.general = measurable(general, base.model, base.tokenizer, self.notes)
         if options.metric and options.metric not in task.metrics:
             one = score(base.model, base.tokenizer, task, (data.test or data.validation)[:1])
             check_metric(options.metric, task.kind, task.metrics, one)
         self.adapter = prepared(base.model, self.method, options.name, base.tokenizer, options.seed)
         self.notes += self.adapter.remarks
-        if options.resume and self.resume_from is None:
-            self.notes.append(f"there is nothing to resume in {self.folder}: the run starts from the beginning")
         if (limit := self._limit(task, data, base)) is not None:
             task = fit_task(data, source.tokenizer, source.config, limit)
             data, _ = check(data, task, source.tokenizer, options.allow)
         if note := cut_rows(task, data.train, base.tokenizer):
             self.notes.append(note)
-        self.study = Study(
-            base.model, base.tokenizer, task, data.train, _some(data.validation, options.validation_rows, options.seed),
-            _some(data.test, options.test_rows, options.seed), base.fresh, origin,
-        )  # fmt: skip
+        validation = some(data.validation, options.validation_rows, options.seed)
+        test = some(data.test, options.test_rows, options.seed)
+        origin = {"source": options.data, "sha256": data.hash, "splits": list(options.splits), "seed": options.seed}
+        self.study = Study(base.model, base.tokenizer, task, data.train, validation, test, base.fresh, origin)
+
+    def _rows(self, source: Source) -> tuple[DataSets, Task]:
+        """The rows, checked, and the task that they are for."""
+        given = self.options
+        data = load(given.data, given.columns, given.task, given.template, given.splits, given.seed, given.allow)
+        task = fit_task(data, source.tokenizer, source.config, given.length)
+        data, report = check(data, task, source.tokenizer, given.allow)
+        if not data.train or not (data.validation or data.test):
+            has = ", ".join(data.splits)
+            raise BadInput(f"{given.data}: tuning needs train rows, and validation or test rows. It has {has}.")
+        self.notes += [*data.notes, *report.lines()[1:]]
+        return data, task
 
     def tune(self) -> Tuned:
         """Train and score. A run that Ctrl-C ended says how to go on with it."""
-        runs.write_recipe(self.folder, self.options, self.method)
-        runs.write_environment(self.folder, next(self.study.model.parameters()).device)
         try:
             return tune(
                 self.study, self.adapter, self.training, self.folder, resume_from=self.resume_from,
-                metric=self.options.metric, general_text=self.general,
-                extra={"base": self.options.model}, show=sys.stderr.isatty(),
+                metric=self.options.metric, general=self.general, extra={"base": self.options.model},
+                begin=self._begin, show=sys.stderr.isatty(),
             )  # fmt: skip
         except KeyboardInterrupt as interruption:
             if not interruption.args:
                 raise
             recipe = shlex.quote(str(self.folder / runs.RECIPE))
             raise KeyboardInterrupt(f"{interruption}: graft tune {recipe} --resume") from None
+
+    def _begin(self) -> None:
+        runs.write_recipe(self.folder, self.options, self.method)
+        runs.write_environment(self.folder, next(self.study.model.parameters()).device)
 
     def masks(self) -> Any:
         """The first training rows with what is trained marked, where asked for."""
@@ -117,7 +114,9 @@ class Session:
             fit = tuned.fit
             facts["training"] = (
                 f"{fit.steps:,} steps in {fit.seconds:,.1f} s, {fit.tokens / max(fit.seconds, 1e-9):,.0f} tokens/s, "
-                f"{fit.rows_at_once} rows at once" + (f", best at step {fit.best_step}" if fit.best_step else "")
+                f"{fit.rows_at_once} rows at once"
+                + (f", best at step {fit.best_step}" if fit.best_step else "")
+                + (", bf16 arithmetic" if self.training.autocast else "")
             )
             facts["peak_memory"] = f"{fit.peak_memory / 2**20:,.0f} MiB ({fit.memory_kind})"
             facts["adapter"] = str(tuned.folder)
@@ -157,21 +156,23 @@ class Session:
 
 
 def _training(options: "Options") -> TrainingOptions:
+    """How to train. Raises BadInput for every option that has no meaning, before anything is looked for."""
+    check_numbers(options, {"validation_rows": 0, "test_rows": 0, "show_mask": 0, "seed": 0}, ("minutes",))
+    if empty := [name for name in ("model", "data") if not getattr(options, name).strip()]:
+        raise BadInput(f"{' and '.join(empty)} must not be empty: tuning needs a model and rows.")
+    if options.metric:
+        metrics.get(options.metric)
+    check_trackers(options.report_to)
     in_place = any(term.in_place for term in options.method.methods())  # type: ignore[union-attr]
+    device = chosen_device(options.device)
     return TrainingOptions(
         epochs=options.epochs, steps=options.steps, seconds=None if options.minutes is None else 60 * options.minutes,
         batch=options.batch, accumulate=options.accumulate, lr=options.lr, schedule=options.schedule,
         warmup=options.warmup, weight_decay=options.weight_decay, clip=options.clip,
         checkpointing=options.checkpointing, seed=options.seed, checks=options.checks, patience=options.patience,
-        report_to=options.report_to, autocast=in_place and in_bf16(options.dtype, chosen_device(options.device)),
+        report_to=options.report_to, 
+        autocast=(options.dtype == "auto" and fast_bf16(device)) or (in_place and in_bf16(options.dtype, device)),
     )  # fmt: skip
-
-
-def _some(rows: Sequence[Row], most: int, seed: int) -> Sequence[Row]:
-    """At most so many rows, chosen by the seed, in their order."""
-    if not most or len(rows) <= most:
-        return rows
-    return [rows[at] for at in sorted(random.Random(seed).sample(range(len(rows)), most))]
 
 
 def _spelled(description: dict[str, Any]) -> str:

@@ -53,14 +53,15 @@ class GraftTrainer(Trainer):
         rows_at_once: int,
         where: Sequence[str],
         folder: Path | None,
+        facts: dict[str, Any],
     ) -> None:
         super().__init__(model, arguments, data_collator=_as_they_are, train_dataset=train)
         self.grafted, self.adapter, self.task, self.tokenizer = model, adapter, task, tokenizer
         self.validation, self.options, self.pace = validation, options, pace
-        self.portions, self.where, self.folder = Portions(rows_at_once), where, folder
+        self.portions, self.where = Portions(rows_at_once), where
+        self.folder, self.facts = folder, facts
         self.best: dict[str, Tensor] | None = None
         self.best_loss, self.best_step, self.worse = math.inf, 0, 0
-        self.facts: dict[str, Any] = {}
 
     # For Trainer.training_step: forward and backward of one batch. Here a batch is all rows of an optimizer step, which
     # makes the gradient the same however many parts it is computed in.
@@ -96,8 +97,7 @@ class GraftTrainer(Trainer):
         for number, (batch, count) in enumerate(zip(batches, counts, strict=True)):
             alone = nullcontext() if number == len(parts) - 1 else self.accelerator.no_sync(model)
             with alone:
-                with self._autocast():
-                    loss = self.mean_loss(batch, model) * (count / total)
+                loss = self.mean_loss(batch, model) * (count / total)
                 self.accelerator.backward(loss)
             result += loss.detach()
             self.pace.tokens += int(batch["attention_mask"].sum())
@@ -157,13 +157,14 @@ class GraftTrainer(Trainer):
 
     def _mean_loss(self, features: Sequence[Features]) -> tuple[float, int]:
         batch = self.task.inputs(self.task.collate(features, self.tokenizer))
-        with inference(self.grafted), self._autocast():
+        with inference(self.grafted):
             loss = self.mean_loss(batch, self.grafted)
         return float(loss), self._count(batch)
 
     def mean_loss(self, batch: dict[str, Tensor], model: nn.Module) -> Tensor:
         """The model's own loss of a batch. `model` may be wrapped, as for several processes."""
-        loss = self.compute_loss(model, to_device(batch, self.grafted))
+        with self._autocast():
+            loss = self.compute_loss(model, to_device(batch, self.grafted))
         assert isinstance(loss, Tensor)
         return loss
 
@@ -232,6 +233,7 @@ class GraftTrainer(Trainer):
             self.best_loss = facts["best_loss"]
             self.best = resume.read_tensors(checkpoint, "best") or tensors
         self.best_step, self.worse = facts["best_step"], facts["worse"]
+        self.state.global_step = facts["step"]
         self.pace.spent, self.pace.tokens = facts["seconds"], facts["tokens"]
         self.portions.size = facts["rows_at_once"]
 

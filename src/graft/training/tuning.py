@@ -7,7 +7,7 @@ scored before it is touched, both are scored on the same rows, and the adapter i
 import math
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,12 @@ from graft.data.task import Record, Task
 from graft.errors import NotApplied
 from graft.method import Method
 from graft.scoring import (
+    GeneralText,
     Outcome,
     check_metric,
     example,
     forgetting,
-    general_rows,
     majority,
-    not_for,
     outcome,
     score,
     write_items,
@@ -36,6 +35,7 @@ from graft.scoring import (
 from graft.training import folder as runs
 from graft.training.loop import Fit, fit
 from graft.training.options import TrainingOptions
+from graft.training.ready import ready
 
 SAMPLES = 3
 FAR = 2.0  # nats
@@ -78,55 +78,69 @@ def tune(
     *,
     resume_from: Path | None = None,
     metric: str | None = None,
-    general_text: str | Sequence[Mapping[str, Any]] | None = None,
+    general: GeneralText | None = None,
     extra: dict[str, Any] | None = None,
+    begin: Callable[[], None] = lambda: None,
     show: bool = False,
 ) -> Tuned:
     """Score the base, train the adapter, score it on the same rows, and write everything to `folder`.
 
-    Scored are the test rows, or the validation rows where there are none (a note says so). general_text: see
-    `graft.scoring.general_rows`, or what it gave. The adapter is on disk before anything else is done with it. Raises
-    what `fit` raises, BadInput before training for a text or metric that does not serve, and NotApplied when the
-    trained adapter does not change the output, which is then not kept.
+    Scored are the test rows, or the validation rows where there are none (a note says so). general: what forgetting is
+    measured on. extra: facts to keep with the adapter. begin: see `fit`. The adapter is on disk before anything else is
+    done with it. Raises what `fit` raises, BadInput before training for a metric that does not serve, and NotApplied
+    when the trained adapter does not change the output, which is then not kept.
     """
     model, tokenizer, task, name = study.model, study.tokenizer, study.task, adapter.name
     scored = study.test or study.validation
-    notes = [] if study.test else ["there are no test rows: scored on the validation rows, which chose the best step"]
-    general = general_rows(general_text) if isinstance(general_text, str) else general_text
+    train, run = task.features(study.train, tokenizer, train=True), {**study.source, **(extra or {})}
+    ready(task, train, adapter, options, folder, resume_from, run)  # before the base is scored, which takes its time
     with use(model, None):
         before = score(model, tokenizer, task, scored, title="scoring the base", show=show)
     check_metric(metric, task.kind, task.metrics, before)
-    train = task.features(study.train, tokenizer, train=True)
     fitted = fit(
         model, tokenizer, task, train, task.features(study.validation, tokenizer), adapter, options, folder=folder,
-        resume_from=resume_from, where=[row.where for row in study.train], run=study.source, show=show,
+        resume_from=resume_from, where=[row.where for row in study.train], run=run, begin=begin, show=show,
     )  # fmt: skip
     about = {**(extra or {}), **_extra(study, options, fitted)}
-    target = checkpoint.save(model, name, folder / runs.ADAPTER, tokenizer=tokenizer, extra=about)
-    try:
-        probe(model, name, example(model, tokenizer, task, scored[0]))
-    except NotApplied:
-        shutil.rmtree(target)
-        raise
+    target = _saved(study, name, folder / runs.ADAPTER, scored[0], about)
     with use(model, name):
         after = score(model, tokenizer, task, scored, title="scoring the adapter", show=show)
     found = outcome(task.metrics, before, after, metric=metric, seed=options.seed)
-    floor = _floor(study, before, after, options.seed)
-    if study.fresh:
-        notes.append(f"the base's {study.fresh[0].partition('.')[0]} is untrained: the adapter also trained it")
-    forgot, note = _forgot(study, name, general, show)
-    notes += [each for each in (note, _suspicious(study, fitted)) if each]
+    forgot = forgetting(model, tokenizer, name, general, show=show) if general else None
     about |= {"scores": found.as_json(), "forgetting": forgot.as_json() if forgot else None}
     checkpoint.save(model, name, target, tokenizer=tokenizer, extra=about)
     where = [row.where for row in scored]
     write_items(folder / runs.ITEMS, {"base": before, "adapter": after}, where, list(found.comparisons))
-    return Tuned(adapter, fitted, found, floor, forgot, _samples(before, after, options.seed), notes, target)
+    return Tuned(
+        adapter, fitted, found, _floor(study, before, after, options.seed), forgot,
+        _samples(before, after, options.seed), _notes(study, fitted), target,
+    )  # fmt: skip
 
 
 def prepared(study_model: nn.Module, method: Method, name: str, tokenizer: Any, seed: int) -> Adapter:
     """Attach a method with its random start from a seed."""
     torch.manual_seed(seed)
     return attach(study_model, method, name, tokenizer=tokenizer)
+
+
+def _saved(study: Study, name: str, target: Path, row: Row, about: dict[str, Any]) -> Path:
+    """Save the adapter; one that does not change the output is removed again, and NotApplied raised."""
+    checkpoint.save(study.model, name, target, tokenizer=study.tokenizer, extra=about)
+    try:
+        probe(study.model, name, example(study.model, study.tokenizer, study.task, row))
+    except NotApplied:
+        shutil.rmtree(target)
+        raise
+    return target
+
+
+def _notes(study: Study, fitted: Fit) -> list[str]:
+    """What a user should know of how this was measured."""
+    notes = [] if study.test else ["there are no test rows: scored on the validation rows, which chose the best step"]
+    if study.fresh:
+        notes.append(f"the base's {study.fresh[0].partition('.')[0]} is untrained: the adapter also trained it")
+    suspicious = _suspicious(study, fitted)
+    return [*notes, suspicious] if suspicious else notes
 
 
 def _floor(study: Study, before: Sequence[Record], after: Sequence[Record], seed: int) -> Outcome | None:
@@ -149,16 +163,6 @@ def _suspicious(study: Study, fitted: Fit) -> str | None:
         f"warning: the first loss was {first:.1f}, a uniform guess over the vocabulary has {guess:.1f}: "
         "check the template, the tokenizer and what is trained (--show-mask 3)"
     )
-
-
-def _forgot(
-    study: Study, name: str, text: Sequence[Mapping[str, Any]] | None, show: bool
-) -> tuple[Outcome | None, str | None]:
-    if text is None:
-        return None, "forgetting was not measured: give --general-text FILE"
-    if why := not_for(study.model):
-        return None, why
-    return forgetting(study.model, study.tokenizer, name, text, show=show), None
 
 
 def _extra(study: Study, options: TrainingOptions, fitted: Fit) -> dict[str, Any]:

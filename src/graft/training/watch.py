@@ -33,10 +33,16 @@ class Watch(TrainerCallback):
         self.steps_with_rate = 0
         self.start: Fingerprints | None = None
 
-    def close(self) -> None:
-        """Close the log."""
+    def __enter__(self) -> None:
+        """The log is open."""
+
+    def __exit__(self, *_: object) -> None:
         if self.log:
             self.log.close()
+
+    def stop(self) -> None:
+        """Ask for the end after the step in progress."""
+        self.stopped = True
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Remember where the tensors start."""

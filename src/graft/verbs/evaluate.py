@@ -37,7 +37,9 @@ class Options:
     seed: Annotated[int, "of the resamples, the choice of rows, and a head that the base lacks"] = 0
     metric: Annotated[str | None, "the metric that decides; by default the task's first"] = None
     gate: Annotated[bool, "exit with 1 when it is not shown that the adapter helps"] = False
-    general_text: Annotated[str | None, "text to measure forgetting on"] = None
+    general_text: Annotated[str | None, "text to measure forgetting on; by default Python's own language reference"] = (
+        None
+    )
     items: Annotated[Path | None, "write one row per item to this .parquet file"] = None
     force: Annotated[bool, "use the adapter on another base than it was made for"] = False
     trust_remote_code: Annotated[bool, "run the code that comes with this model"] = False
@@ -99,7 +101,7 @@ def run(options: Options) -> Result:
     found = evaluate(
         find_base(options.model, options.trust_remote_code), options.adapter, options.data, split=options.split,
         limit=options.rows, batch=options.batch, dtype=options.dtype, device=options.device, seed=options.seed,
-        length=options.length, metric=options.metric, general_text=options.general_text, force=options.force,
+        length=options.length, metric=options.metric, general=options.general_text, force=options.force,
         show=sys.stderr.isatty(), columns=options.columns, task=options.task, template=options.template,
         allow=options.allow,
     )  # fmt: skip

@@ -42,9 +42,10 @@ class Options:
     weight_decay: Annotated[float, "weight decay of matrices"] = 0.0
     clip: Annotated[float, "largest norm of the gradient"] = 1.0
     checkpointing: Annotated[bool, "compute activations again in the backward pass: less memory, more time"] = False
-    dtype: Annotated[Literal["auto", "bf16", "fp32"], "of the base; auto: bf16 on a GPU that has it, else fp32"] = (
-        "auto"
-    )
+    dtype: Annotated[
+        Literal["auto", "bf16", "fp32"],
+        "of the base; auto: bf16 on a GPU that has it, else fp32, trained with bf16 arithmetic where the CPU has it",
+    ] = "auto"
     device: Annotated[str, "cpu, cuda, cuda:1, mps; auto: a GPU where there is one"] = "auto"
     seed: Annotated[int, "of new tensors, of the order of the rows and of dropout"] = 0
     checks: Annotated[int, "how often the validation loss is measured and a checkpoint written"] = 10
@@ -52,7 +53,9 @@ class Options:
     validation_rows: Annotated[int, "validation rows to use at most (0: all)"] = 500
     test_rows: Annotated[int, "test rows to score at most (0: all)"] = 0
     metric: Annotated[str | None, "the metric that decides; by default the task's first"] = None
-    general_text: Annotated[str | None, "text to measure forgetting on, before and after"] = None
+    general_text: Annotated[str | None, "text to measure forgetting on; by default Python's own language reference"] = (
+        None
+    )
     report_to: Annotated[tuple[str, ...], "trackers that transformers knows, such as tensorboard"] = ()
     trust_remote_code: Annotated[bool, "run the code that comes with this model"] = False
     show_mask: Annotated[int, "print this many training rows with what is trained marked"] = 0
