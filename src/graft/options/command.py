@@ -7,7 +7,7 @@ annotated fields, it, tyro and jsonargparse all import in under 0.1 s; cyclopts 
 
 import difflib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ from rich.console import Console
 
 from graft import __version__, catalogue, verbs
 from graft.errors import BadInput
-from graft.options import completion, recipe
+from graft.options import completion, contestants, recipe
 from graft.options.fields import Field, fields_of, is_list, type_name
 from graft.options.given import Given
 from graft.options.settings import Setting, choose, settings_of, split
@@ -62,20 +62,49 @@ def parse(arguments: Sequence[str], console: Console | None = None) -> Call | No
 
 
 def _command(verb: str, arguments: list[str], entries: list[recipe.Entry]) -> tuple[App, Given]:
-    """Build one verb's command, with the settings of the methods that the arguments or the recipe choose."""
-    fields = fields_of(verbs.module(verb).Options)
-    method, entries = choose(arguments, entries)
-    if method is None and not {"--help", "-h"} & set(arguments):
-        # Only help does without the default method's settings: they would cost it an import of torch.
-        method = next((field.default for field in fields if field.name == "method"), None)
-    return _subcommand(verb, fields, split(method) if method else []), Given(entries, [field.name for field in _COMMON])
+    """Build one verb's command, with the settings of the methods or contestants that the user chooses."""
+    fields = _fields(verb)
+    # Only help does without the settings of what is chosen by default: they would cost it an import of torch.
+    helped = bool({"--help", "-h"} & set(arguments))
+    defaults = {} if helped else {field.name: field.default for field in fields}
+    if contestants.OPTION in {field.name for field in fields}:
+        asked, entries = contestants.choose(arguments, entries, defaults.get(contestants.OPTION, ()))
+        app = _subcommand(verb, fields, contestants.settings_of(asked), lambda chosen: {"settings": chosen})
+    else:
+        method, entries = choose(arguments, entries)
+        method = method or defaults.get("method")
+        names = split(method) if method else []
+        app = _subcommand(verb, fields, settings_of(names, [field.name for field in fields]), _building(names))
+    return app, Given(entries, [field.name for field in _COMMON])
 
 
-def _subcommand(verb: str, fields: list[Field], methods: list[str]) -> App:
-    """Give a verb the signature that its options and its methods' settings spell; calling it makes the Call."""
-    settings = [Setting(field, (field.name,)) for field in fields]
-    settings += settings_of(methods, [field.name for field in fields])
-    parameters = [_parameter(each, _group(each.method)) for each in settings]
+def _fields(verb: str) -> list[Field]:
+    """The options of a verb. `settings` is spelled out on the command line, as options of each contestant."""
+    return [field for field in fields_of(verbs.module(verb).Options) if field.name != "settings"]
+
+
+def _building(methods: list[str]) -> Callable[[dict[str, dict[str, Any]]], dict[str, Any]]:
+    """What makes a method of its settings, where there are any."""
+
+    def build(chosen: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        if not chosen:
+            return {}
+        from graft.method import named
+
+        return {"method": named("+".join(methods), chosen)}
+
+    return build
+
+
+def _subcommand(
+    verb: str, fields: list[Field], owned: list[Setting], build: Callable[[dict[str, dict[str, Any]]], dict[str, Any]]
+) -> App:
+    """Give a verb the signature that its options and `owned` settings spell; calling it makes the Call.
+
+    build: options made of the settings that were given, by owner.
+    """
+    settings = [*(Setting(field, (field.name,)) for field in fields), *owned]
+    parameters = [_parameter(each, _group(each.owner)) for each in settings]
     parameters += [_parameter(Setting(field, (field.name,)), _EVERYWHERE) for field in _COMMON]
     signature = inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
@@ -84,13 +113,9 @@ def _subcommand(verb: str, fields: list[Field], methods: list[str]) -> App:
         chosen: dict[str, dict[str, Any]] = {"": {}}
         for each in settings:
             if each.keyword in given:
-                chosen.setdefault(each.method, {})[each.field.name] = given[each.keyword]
+                chosen.setdefault(each.owner, {})[each.field.name] = given[each.keyword]
         options = chosen.pop("")
-        if chosen:
-            from graft.method import named
-
-            options["method"] = named("+".join(methods), chosen)
-        return Call(verb, options, given.get("json", False))
+        return Call(verb, options | build(chosen), given.get("json", False))
 
     call.__signature__ = signature  # type: ignore[attr-defined]
     call.__doc__ = inspect.getdoc(verbs.module(verb).Options)
@@ -100,8 +125,8 @@ def _subcommand(verb: str, fields: list[Field], methods: list[str]) -> App:
     return app
 
 
-def _group(method: str) -> Group:
-    return Group(f"Settings of {method}", sort_key=5) if method else _OPTIONS
+def _group(owner: str) -> Group:
+    return Group(f"Settings of {owner}", sort_key=5) if owner else _OPTIONS
 
 
 def _parameter(setting: Setting, group: Group) -> inspect.Parameter:
@@ -145,9 +170,10 @@ def _everything() -> list[App]:
     """Every verb with all its options and the settings of every method, for completion."""
     commands = []
     for verb in catalogue.verbs():
-        fields = fields_of(verbs.module(verb).Options)
-        takes_method = any(field.name == "method" for field in fields)
-        commands.append(_subcommand(verb, fields, list(catalogue.methods()) if takes_method else []))
+        fields = _fields(verb)
+        methods = list(catalogue.methods()) if any(field.name == "method" for field in fields) else []
+        owned = settings_of(methods, [field.name for field in fields])
+        commands.append(_subcommand(verb, fields, owned, _building(methods)))
     return commands
 
 

@@ -1,5 +1,6 @@
 """The options of the chosen methods: `--lora.rank 8`, and `--rank 8` where no other option has that name."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,16 +14,16 @@ from graft.options.recipe import Entry
 
 @dataclass(frozen=True)
 class Setting:
-    """One option of a verb (`method` is empty) or of a method, and the names it may be given by."""
+    """One option of a verb (`owner` is empty), of a method or of a contestant, and the names it may be given by."""
 
     field: Field
     names: tuple[str, ...]
-    method: str = ""
+    owner: str = ""
 
     @property
     def keyword(self) -> str:
-        """A Python name for it, different for every method's field."""
-        return f"{self.method}__{self.field.name}" if self.method else self.field.name
+        """A Python name for it, different for every owner's field."""
+        return re.sub(r"\W", "_", f"{self.owner}__{self.field.name}") if self.owner else self.field.name
 
 
 def settings_of(methods: Iterable[str], taken: Iterable[str]) -> list[Setting]:

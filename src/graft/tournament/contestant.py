@@ -1,0 +1,137 @@
+"""A contestant: a named way to do the task, with its settings; several values of a setting make a sweep.
+
+full                          a short name: top_layers with k=all
+lora                          the method of that name, with its defaults
+big=lora+prefix_tuning        under a name of its own; settings are then big.lora.rank, big.prefix_tuning.tokens
+tfidf                         no fine-tuning at all: one of `tournament/entrants`
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from graft import catalogue
+from graft.attach.attach import NAME
+from graft.errors import BadInput
+from graft.method import Method, describe, find, named
+from graft.tournament import entrants
+from graft.tournament.entrant import Entrant
+
+SHORT: dict[str, tuple[str, dict[str, Any]]] = {
+    "full": ("top_layers", {"k": "all"}),
+    "head": ("top_layers", {"k": 0}),
+}
+RATE = "lr"  # beside the fields of a method: its peak learning rate, which is then not searched
+
+Settings = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way that takes part. `rate`: the peak learning rate, where it is fixed. `of`, `at`: of a sweep, the name of the
+    whole and the values that this point of it has."""
+
+    name: str
+    way: Method | Entrant
+    rate: float | None = None
+    of: str = ""
+    at: tuple[tuple[str, Any], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """What it does, without its name: two names for the same way are the same."""
+        return {**spelled(self.way), **({RATE: self.rate} if self.rate is not None else {})}
+
+
+def spelled(way: Method | Entrant) -> dict[str, Any]:
+    """A way as plain values."""
+    if isinstance(way, Method):
+        return describe(way)
+    return {"entrant": way.name, **{f.name: getattr(way, f.name) for f in fields(way)}}
+
+
+def parsed(word: str) -> tuple[str, list[str]]:
+    """`big=lora+bitfit` as its name and the ways of its sum. Raises BadInput for what is no contestant."""
+    name, _, ways = word.strip().rpartition("=")
+    parts = [part.strip() for part in ways.split("+")]
+    name = name.strip() or ways.strip().replace("+", "-").replace("_", "-").lower()
+    if not NAME.fullmatch(name):
+        raise BadInput(f"contestant {word!r}: a name has lower-case letters, digits, '.', '_' and '-', as in big=lora.")
+    if len(parts) == 1 and (parts[0] in SHORT or parts[0] in entrants.names()):
+        return name, parts
+    for part in parts:
+        if part in SHORT or part in entrants.names():
+            raise BadInput(f"contestant {word!r}: {part} cannot be part of a sum; a sum is of methods.")
+    return name, [_method(part).name for part in parts]
+
+
+def fields_of(words: Sequence[str]) -> dict[str, dict[str, type]]:
+    """For each contestant the settings it takes, `rank` or (in a sum) `lora.rank`, and the class that has each."""
+    found: dict[str, dict[str, type]] = {}
+    for word in words:
+        name, ways = parsed(word)
+        if name in found:
+            raise BadInput(f"two contestants are called {name!r}. Name one of them: other={'+'.join(ways)}.")
+        found[name] = {}
+        for way in ways:
+            kind = _class(way)
+            prefix = f"{way}." if len(ways) > 1 else ""
+            found[name] |= {f"{prefix}{f.name}": kind for f in fields(kind) if f.init}  # type: ignore[arg-type]
+    return found
+
+
+def assembled(words: Sequence[str], settings: Mapping[str, Settings]) -> list[Contestant]:
+    """All contestants; each setting holds one value, or several, which make a contestant of every combination.
+
+    Raises BadInput, with all that is wrong, for unknown names and settings and for values that a way refuses.
+    """
+    known = fields_of(words)
+    wrong = [f"there is no contestant {name!r} to set {', '.join(given)} of" for name, given in settings.items()
+             if name not in known]  # fmt: skip
+    for name, given in settings.items():
+        odd = [key for key in given if name in known and key not in known[name] and key != RATE]
+        if odd:
+            wrong.append(f"{name} has no setting {', '.join(odd)}; it has: {', '.join([*known[name], RATE])}")
+    if wrong:
+        raise BadInput("; ".join(wrong) + ".")
+    return [each for word in words for each in _points(word, settings.get(parsed(word)[0], {}))]
+
+
+def _points(word: str, settings: Settings) -> list[Contestant]:
+    name, ways = parsed(word)
+    axes = [key for key, values in settings.items() if len(values) > 1]
+    points = []
+    for values in itertools.product(*settings.values()):
+        given = dict(zip(settings, values, strict=True))
+        at = tuple((axis, given[axis]) for axis in axes)
+        label = "".join(f" {axis}={value}" for axis, value in at)
+        rate = given.pop(RATE, None)
+        points.append(Contestant(name + label, _built(ways, given), rate, name if axes else "", at))
+    return points
+
+
+def _built(ways: list[str], given: dict[str, Any]) -> Method | Entrant:
+    if len(ways) == 1 and ways[0] in entrants.names():
+        return entrants.find(ways[0])(**given)
+    if len(ways) == 1:
+        method, fixed = SHORT.get(ways[0], (ways[0], {}))
+        return named(method, {method: {**fixed, **given}})
+    apart: dict[str, dict[str, Any]] = {}
+    for key, value in given.items():
+        way, _, field = key.partition(".")
+        apart.setdefault(way, {})[field] = value
+    return named("+".join(ways), apart)
+
+
+def _class(way: str) -> type:
+    if way in entrants.names():
+        return entrants.find(way)
+    return find(SHORT[way][0] if way in SHORT else way)
+
+
+def _method(name: str) -> catalogue.Entry:
+    try:
+        return catalogue.method(name)
+    except BadInput as error:
+        every = ", ".join([*SHORT, *entrants.names()])
+        raise BadInput(f"no contestant is called {name!r}. {error} Beside methods: {every}.") from error

@@ -1,0 +1,150 @@
+"""From the options of `graft compare` to a design and its boards: all is read and checked, nothing is trained."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from graft import metrics
+from graft.errors import BadInput
+from graft.files import write_text
+from graft.limits import check_numbers
+from graft.loading import chosen_device, fast_bf16, in_bf16
+from graft.method import Method
+from graft.scoring import general_text
+from graft.tournament.arena import Arenas, title
+from graft.tournament.contestant import assembled
+from graft.tournament.crew import Alone, Cluster, Crew, Processes
+from graft.tournament.design import Design, Rows
+from graft.tournament.playing import Board
+from graft.tournament.running import headline
+from graft.tournament.search import candidates, expected
+from graft.training import space
+from graft.training.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from graft.verbs.compare import Options
+
+RECIPE = "recipe.yaml"
+OF_A_CALL = ("dry_run", "workers", "ray", "settings")  # of one call, not of the comparison
+
+
+def designed(options: "Options") -> Design:
+    """The design that the options ask for. Raises BadInput for what cannot be compared."""
+    least = {"trials": 1, "least_steps": 1, "workers": 1, "validation_rows": 0, "test_rows": 0}
+    check_numbers(options, least, ("minutes",))
+    if missing := [name for name in ("model", "data", "contestants", "sizes", "seeds") if not getattr(options, name)]:
+        raise BadInput(f"{', '.join(missing)}: give at least one. A comparison needs a model, rows and contestants.")
+    if len(set(options.seeds)) < len(options.seeds):
+        raise BadInput(f"seeds: {', '.join(map(str, options.seeds))} holds one twice, which would count it twice.")
+    if any(size < 0 for size in options.sizes):
+        raise BadInput(f"sizes: {min(options.sizes)} is no number of rows; 0 means all.")
+    if options.metric:
+        metrics.get(options.metric)
+    if options.general_text is not None:
+        general_text(options.general_text)
+    ways = tuple(assembled(options.contestants, options.settings))
+    device = chosen_device(options.device)
+    in_place = any(term.in_place for each in ways if isinstance(each.way, Method) for term in each.way.methods())
+    # What trains in place trains in fp32; its arithmetic is then in bf16 by autocast, and everyone's with it.
+    autocast = (options.dtype == "auto" and fast_bf16(device)) or (in_place and in_bf16(options.dtype, device))
+    data = zip(options.data, _each(options.columns, options.data, "columns"),
+               _each(options.template, options.data, "template"), strict=True)  # fmt: skip
+    return Design(
+        models=tuple(options.model), data=tuple(Rows(*each) for each in data),
+        contestants=ways,
+        training=TrainingOptions(
+            epochs=options.epochs, steps=options.steps,
+            seconds=None if options.minutes is None else 60 * options.minutes, batch=options.batch,
+            accumulate=options.accumulate, schedule=options.schedule, warmup=options.warmup,
+            weight_decay=options.weight_decay, clip=options.clip, checkpointing=options.checkpointing,
+            checks=options.checks, patience=options.patience, autocast=autocast,
+        ),
+        task=options.task, splits=options.splits, allow=options.allow, sizes=tuple(options.sizes),
+        seeds=tuple(options.seeds), trials=options.trials, least_steps=options.least_steps,
+        validation_rows=options.validation_rows,
+        test_rows=options.test_rows, length=options.length, metric=options.metric, general_text=options.general_text,
+        ablate=options.ablate == "layers", transfer=options.transfer, keep=options.keep,
+        dtype="fp32" if autocast else options.dtype,
+        device=options.device, trust_remote_code=options.trust_remote_code,
+    )  # fmt: skip
+
+
+def boards(design: Design) -> list[Board]:
+    """Every board, its rows read and checked. Raises BadInput where their metrics differ."""
+    arenas = Arenas(design)
+    places = design.places()
+    names = [_named(design, place.model, place.data, place.size) for place in places]
+    twice = {name for name, times in Counter(names).items() if times > 1}
+    found = [
+        Board(f"{name}-{at}" if name in twice else name, place, arenas.at(place))
+        for at, (name, place) in enumerate(zip(names, places, strict=True))
+    ]
+    deciding = {headline(design, board.arena): board.id for board in found}
+    if len(deciding) > 1:
+        told = ", ".join(f"{metric} on {board}" for metric, board in deciding.items())
+        raise BadInput(f"the boards have different metrics ({told}). Name one that serves all with --metric.")
+    return found
+
+
+def crew(options: "Options") -> Crew:
+    """Who runs the trials."""
+    if options.ray is not None:
+        return Cluster(options.ray)
+    return Processes(options.workers) if options.workers > 1 else Alone()
+
+
+def _named(design: Design, model: int, data: int, size: int) -> str:
+    """A board's name: what distinguishes it from the others, and its data in any case."""
+    parts = [title(design.data[data].source)]
+    parts += [title(design.models[model])] if len(design.models) > 1 else []
+    parts += [str(size or "all")] if len(design.sizes) > 1 else []
+    return "-".join(parts)
+
+
+def _each(values: Sequence[str], data: Sequence[str], name: str) -> Sequence[str | None]:
+    """One value for each data set: one for all, or as many as there are."""
+    if len(values) not in (0, 1, len(data)):
+        raise BadInput(f"{name}: {len(values)} for {len(data)} data sets; give one for all, or one for each.")
+    return [None] * len(data) if not values else list(values) * (len(data) if len(values) == 1 else 1)
+
+
+def planned(design: Design, boards: Sequence[Board]) -> list[str]:
+    """What would be run, a line for each board and contestant."""
+    lines = []
+    for board in boards:
+        rows = board.arena.rows(board.place.size)
+        metric = headline(design, board.arena)
+        numbers = f"{len(rows):,} train, {len(board.arena.test):,} test rows"
+        lines.append(f"{board.id}: {board.arena.task.kind}, {numbers}, by {metric}")
+    for contestant in design.contestants:
+        tried = [", ".join(f"{key} {value}" for key, value in each) for each in candidates(contestant, design.trials)]
+        lines.append(
+            f"  {contestant.name}: {expected(design, contestant)} trials on each"
+            + (f"; tries {'; '.join(tried)}" if any(tried) else "")
+        )
+    total = len(boards) * sum(expected(design, contestant) for contestant in design.contestants)
+    return [*lines, f"{total} trials in all"]
+
+
+def recorded(options: "Options") -> str:
+    """Keep the options as a recipe in the folder, and give the command that repeats the comparison.
+
+    Raises BadInput for a folder that cannot be written. Trials that an earlier comparison left there are used again.
+    """
+    space.check_writable(options.folder)
+    recipe: dict[str, Any] = {
+        field.name: _plain(getattr(options, field.name)) for field in fields(options) if field.name not in OF_A_CALL
+    }
+    recipe |= {name: {key: _plain(values) for key, values in given.items()} for name, given in options.settings.items()}
+    write_text(options.folder / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    return f"graft compare {options.folder / RECIPE}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,129 @@
+"""Run one trial: train or fit the contestant, score it, measure what it costs, and leave the base as it was."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graft import checkpoint, metrics
+from graft.attach import attach, detach, probe, use
+from graft.data.task import Record
+from graft.errors import GraftError
+from graft.memory import Peak
+from graft.method import Method
+from graft.scoring import example, score
+from graft.tournament import ablation, costs, transfer
+from graft.tournament.arena import Arena
+from graft.tournament.design import Design, Trial, training_of
+from graft.tournament.entrant import Entrant
+from graft.training.loop import fit
+
+NAME = "contestant"
+
+
+@dataclass
+class Finished:
+    """What a trial gave: a result as plain values, the records of the test rows, the learning curve."""
+
+    result: dict[str, Any]
+    records: list[Record] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run(design: Design, trial: Trial, arena: Arena, keep: Path | None = None, arenas: Sequence[Arena] = ()) -> Finished:
+    """Run a trial and never raise for what the contestant did: a trial that fails is a result with its error.
+
+    keep: where a trained adapter is saved. arenas: those of the other data sets, for transfer.
+    """
+    began = time.perf_counter()
+    way = trial.contestant.way
+    try:
+        if isinstance(way, Entrant) and (why := way.refuses(arena)):
+            return Finished({"status": "refused", "error": why})
+        arena.begin(trial.seed)
+        if isinstance(way, Method):
+            finished = _tuned(design, trial, arena, way, keep, arenas)
+        else:
+            finished = _fitted(trial, arena, way)
+    except GraftError as error:
+        finished = Finished({"status": "failed", "error": str(error)})
+    except Exception as error:  # a contestant that breaks must not end the others' comparison; its row says so
+        finished = Finished({"status": "failed", "error": f"{type(error).__name__}: {error}"})
+    finished.result["seconds"] = round(time.perf_counter() - began, 3)
+    return finished
+
+
+def _tuned(design: Design, trial: Trial, arena: Arena, method: Method, keep: Path | None,
+           arenas: Sequence[Arena]) -> Finished:  # fmt: skip
+    model, tokenizer, task, size = arena.model, arena.tokenizer, arena.task, trial.place.size
+    torch.manual_seed(trial.seed)
+    adapter = attach(model, method, NAME, tokenizer=tokenizer)
+    try:
+        options = training_of(design, trial, dict(trial.candidate).get("lr"), len(arena.rows(size)))
+        with costs.Energy() as energy:
+            fitted = fit(model, tokenizer, task, arena.features(size, "train"), arena.features(size, "validation"),
+                         adapter, options)  # fmt: skip
+        with use(model, NAME):
+            finished = _scored(design, trial, arena, lambda rows: score(model, tokenizer, task, rows))
+        finished.curve = [{**line, "seed": trial.seed} for line in fitted.history]
+        if not trial.final:
+            return finished
+        probe(model, NAME, example(model, tokenizer, task, arena.test[0]))
+        finished.result["costs"] |= costs.of_adapter(arena, adapter, fitted, energy.kwh, size)
+        if design.ablate:
+            finished.result["ablation"] = ablation.spans(arena, NAME)
+        if arenas:
+            finished.result["transfer"] = transfer.scores(arena, NAME, arenas, headline(design, arena))
+        if keep is not None and not method.in_place:
+            extra = {"task": task.as_dict(), "seed": trial.seed, "data": {"sha256": arena.data.hash}}
+            checkpoint.save(model, NAME, keep, tokenizer=tokenizer, extra=extra)
+        return finished
+    finally:
+        detach(model, NAME)
+
+
+def _fitted(trial: Trial, arena: Arena, entrant: Entrant) -> Finished:
+    way = type(entrant)(**{**vars(entrant), **dict(trial.candidate)})
+    with Peak(next(arena.model.parameters()).device) as peak, costs.Energy() as energy:
+        began = time.perf_counter()
+        answerer = way.fit(arena, arena.rows(trial.place.size), trial.seed)
+        spent = time.perf_counter() - began
+
+    def answered(rows: Sequence[Any]) -> list[Record]:
+        given = answerer.answer(rows)
+        return [{**record, "input": arena.task.input(row), "reference": arena.task.reference(row)}
+                for record, row in zip(given, rows, strict=True)]  # fmt: skip
+
+    finished = _scored(arena.design, trial, arena, answered)
+    if trial.final:
+        finished.result["costs"] |= {
+            "trainable": answerer.trainable, "stored_bytes": answerer.stored, "training_seconds": round(spent, 3),
+            "peak_bytes": peak.bytes, "energy_kwh": energy.kwh,
+        }  # fmt: skip
+    return finished
+
+
+def _scored(design: Design, trial: Trial, arena: Arena, answer: Any) -> Finished:
+    """The validation score, and in a final trial the records of the test rows, with how long they took."""
+    chosen = metrics.get(headline(design, arena))
+    validation = chosen.score(answer(arena.held_back(trial.place.size))).value
+    result: dict[str, Any] = {"status": "done", "error": None, "costs": {}}
+    result["validation"] = validation if math.isfinite(validation) else None
+    if not trial.final:
+        return Finished(result)
+    began = time.perf_counter()
+    records = answer(arena.test)
+    spent = time.perf_counter() - began
+    value = chosen.score(records).value
+    result["score"] = value if math.isfinite(value) else None
+    result["costs"] = {"rows_per_second": round(len(records) / spent, 3), "latency_ms": costs.latency(answer, arena)}
+    return Finished(result, records)
+
+
+def headline(design: Design, arena: Arena) -> str:
+    """The metric that decides: the one asked for, or the task's first."""
+    return design.metric or arena.task.metrics[0]
