@@ -59,6 +59,7 @@ class Part(nn.Module):
     length: int = 0  # virtual tokens or keys it adds; real tokens' positions move by as many
     reads_residual: bool = False  # whether `after` asks the call for the residual stream
     trims: bool = True  # whether the outputs at virtual tokens are cut off again
+    listens: bool = False  # whether it only looks at what passes its site, and changes nothing there
 
     def before(self, x: Tensor, site: Site, call: "Call") -> Tensor:
         """What enters the site instead of `x`."""

@@ -34,6 +34,8 @@ INPUT = "input"
 class Rung(Part):
     """Lets the side network see what enters and what leaves one block of the base, without its graph."""
 
+    listens = True
+
     def __init__(self, first: bool, kept: bool) -> None:
         super().__init__()
         self.first, self.kept = first, kept
