@@ -37,9 +37,11 @@ class TfIdf(Entrant):
         return refused(arena.task, self.name)
 
     def fit(self, arena: Arena, rows: Sequence[Row], seed: int) -> Answerer:
-        analyzer, runs = ("char_wb", CHARACTERS) if self.analyzer == "char" else ("word", (1, self.ngrams))
-        # Every run of characters between spaces that has a letter or digit is a word, single letters too.
-        counter = TfidfVectorizer(analyzer=analyzer, ngram_range=runs, sublinear_tf=True, token_pattern=r"\b\w+\b")
+        if self.analyzer == "char":
+            kind: dict[str, Any] = {"analyzer": "char_wb", "ngram_range": CHARACTERS}
+        else:  # single letters and digits are words too
+            kind = {"analyzer": "word", "ngram_range": (1, self.ngrams), "token_pattern": r"\b\w+\b"}
+        counter = TfidfVectorizer(sublinear_tf=True, **kind)
         counter.fit([row[name] for row in rows for name in ("text", "text_pair") if name in row])
 
         def features(asked: Sequence[Row]) -> Any:

@@ -87,7 +87,7 @@ class GloveFile:
         for number, text in enumerate(words):
             found = [vector for word in text if (vector := _vector(self.known, word)) is not None]
             if found:
-                means[number] = np.mean(found, axis=0)
+                means[number] = np.mean(found, axis=0, dtype=np.float64)
         return means
 
     def _look(self, words: set[str]) -> None:
