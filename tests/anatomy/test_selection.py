@@ -89,9 +89,10 @@ def test_what_is_asked_twice_is_reached_once() -> None:
 def test_selection_equals_a_plain_filter(roles: list[str], where: str, layers: str) -> None:
     found = anatomy("flan_t5")
     chosen = {"": None, " @ bottom 2": {0, 1}, " @ 0-1": {0, 1}, " @ 1": {1}}
+    heights = {stack.name: len(stack.layers) for stack in found.stacks}
     wanted = []
     for site in found.sites:
-        top = {len(found.stack(site.stack).layers) - 1} if site.layer is not None else set()
+        top = {heights[site.stack] - 1} if site.layer is not None else set()
         inside = chosen.get(layers, top)
         if (
             site.role in roles

@@ -16,15 +16,14 @@ class Anatomy:
     """The anatomy of one model; it holds no modules, so it serves as well for a model without weights.
 
     `sites` are all sites by role, unbound, in model order. `head` is the module that gives the task's output, the last
-    of `head_paths`; a pooler inside the base model is not part of it. `embeds` are the token embeddings of the stacks,
-    `tied` the groups of parameter paths that share storage, `causal` whether the last stack sees only the past.
-    `leaves` are the modules a glob may name, `tree` is every module as (path, class, shapes) for showing.
+    of `head_paths`; a pooler inside the base model is not part of it. `tied` are the groups of parameter paths that
+    share storage, `causal` says whether the last stack sees only the past. `leaves` are the modules a glob may name,
+    `tree` is every module as (path, class, shapes) for showing.
     """
 
     stacks: tuple[Stack, ...]
     sites: tuple[Site, ...]
     head_paths: tuple[str, ...]
-    embeds: tuple[str, ...]
     tied: tuple[tuple[str, ...], ...]
     leaves: tuple[Leaf, ...]
     tree: tuple[tuple[str, str, str], ...]
@@ -38,10 +37,6 @@ class Anatomy:
     def causal(self) -> bool:
         """Whether the last stack sees only the past: a language model that generates left to right."""
         return bool(self.stacks) and self.stacks[-1].causal
-
-    def stack(self, name: str) -> Stack:
-        """The stack called `name`."""
-        return next(stack for stack in self.stacks if stack.name == name)
 
     def roles(self) -> dict[str, int]:
         """Every role this model has and the number of its sites."""
@@ -76,7 +71,6 @@ def examine(model: nn.Module) -> Anatomy:
         stacks=tuple(stack for stack, _ in made),
         sites=tuple(sorted(sites, key=lambda site: order[site.start])),
         head_paths=heads,
-        embeds=tuple(dict.fromkeys(stack.embed for stack, _ in made if stack.embed)),
         tied=_tied(model),
         leaves=tuple(survey.leaves.values()),
         tree=tuple((path, type(module).__name__, _shapes(module)) for path, module in survey.modules.items()),

@@ -110,10 +110,6 @@ class Site:
         """The module that gives the site its place in model order: a feed-forward's own may be its whole layer."""
         return self.entry if self.role == "ffn" and self.entry else self.path
 
-    def slot(self) -> str:
-        """The site's name as a module name: no dots."""
-        return self.name.replace(".", "_")
-
     @property
     def weight(self) -> Tensor:
         """The role's dense weight, (*batch, outputs, inputs), whatever way the model stores it."""

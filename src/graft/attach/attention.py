@@ -84,9 +84,7 @@ def attend(
     if spot is None:
         return run(module, query, key, value, attention_mask, **options)
     call = spot.grafted.now()
-    for name in call.used():
-        if name in spot.grafted.watching:
-            spot.grafted.watching[name].add(spot.path)
+    spot.grafted.ran(call.used(), spot.path)
     if call.harvest is not None:
         call.harvest[spot.path] = (key, value)
     prefix = _prefix(spot, call, key)

@@ -43,9 +43,7 @@ def leave(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -
     used = [name for name in call.used() if name in spot.work]
     if not used:
         return None
-    for name in used:
-        if name in spot.grafted.watching:
-            spot.grafted.watching[name].add(spot.path)
+    spot.grafted.ran(used, spot.path)
     if call.mixed:
         changed = _by_rows(module, spot, call, used, args, kwargs, output)
     else:

@@ -126,6 +126,12 @@ class Grafted:
         """The call in progress, or one with the names in use when a module is run on its own."""
         return self.call if self.call is not None else Call(names=self.names)
 
+    def ran(self, names: Iterable[str], path: str) -> None:
+        """Note, for adapters that are watched, that the module at `path` ran."""
+        for name in names:
+            if name in self.watching:
+                self.watching[name].add(path)
+
     def lengths(self, name: str, stack: str) -> tuple[int, int]:
         """How many virtual keys and how many virtual tokens adapter `name` adds to a stack's self-attention."""
         keys, tokens = 0, 0

@@ -11,7 +11,7 @@ from graft.attach import recompute
 from graft.attach.call import Call
 from graft.attach.spot import Grafted, Spot
 from graft.attach.tokens import Insertion
-from graft.attach.virtual import padding_of, virtual
+from graft.attach.virtual import given, padding_of, virtual
 from graft.errors import BadInput, NotApplied
 
 
@@ -23,9 +23,11 @@ def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
     if grafted.call is not None and grafted.call.harvest is not None:
         return None
     inputs = named_inputs(module, args, kwargs)
-    call = Call(names=grafted.names, stack=stack.name, causal=stack.causal, cache=inputs.get("past_key_values"))
-    call = replace(call, kept=grafted.kept)
-    lead = next((v for k in LEADING if (v := inputs.get(k)) is not None), None)
+    call = Call(
+        names=grafted.names, stack=stack.name, causal=stack.causal, cache=inputs.get("past_key_values"),
+        kept=grafted.kept,
+    )  # fmt: skip
+    lead = given(inputs)
     if lead is None:
         lead = next(v for v in inputs.values() if isinstance(v, torch.Tensor))
     batch = len(lead)
@@ -53,9 +55,6 @@ def _refuse_empty(grafted: Grafted, call: Call) -> None:
                 f"adapter {name!r} was offloaded with the model after it was attached: {len(gone)} of its parts "
                 f"({gone[0]}, ...) are empty. Load the model without offloading, and attach or load the adapter again."
             )
-
-
-LEADING = ("input_ids", "inputs_embeds", "hidden_states")
 
 
 def finish(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:

@@ -1,7 +1,7 @@
 """Virtual tokens and keys among a stack's inputs: concatenated without a cache, a computed prefix with one."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from graft.attach.spot import Grafted, Spot
 from graft.attach.tokens import Insertion, plan
 from graft.errors import BadInput, NotApplied, Refused
 
+LEADING = ("input_ids", "inputs_embeds", "hidden_states")
+
 
 def padding_of(mask: Any) -> Tensor | None:
     """(batch, n) padding mask from whatever a stack is given; in a mask per query the last one sees all real tokens."""
@@ -23,6 +25,11 @@ def padding_of(mask: Any) -> Tensor | None:
         return mask
     last = mask[:, 0, -1]
     return last if last.dtype == torch.bool else last == 0
+
+
+def given(inputs: Mapping[str, Any]) -> Tensor | None:
+    """What a stack is given to run on: ids, embeddings or hidden states, (batch, n, ...)."""
+    return next((inputs[key] for key in LEADING if inputs.get(key) is not None), None)
 
 
 def virtual(
@@ -53,8 +60,7 @@ def virtual(
 
 def _fits(spot: Spot, inputs: dict[str, Any], added: int) -> None:
     """Refuse more tokens than the stack has learned positions for; a GPU would end the process instead."""
-    like = inputs.get("input_ids")
-    like = inputs.get("inputs_embeds") if like is None else like
+    like = given(inputs)
     if not added or spot.room is None or like is None:
         return
     if like.shape[1] + added > spot.room:
@@ -71,8 +77,7 @@ def _counted(
 
     Else padding on the left would stand between virtual tokens and the real ones. Rows without any stay as they are.
     """
-    mask, like = inputs.get("attention_mask"), inputs.get("input_ids")
-    like = inputs.get("inputs_embeds") if like is None else like
+    mask, like = inputs.get("attention_mask"), given(inputs)
     takes = "position_ids" in inspect.signature(type(module).forward).parameters
     if not names or not takes or not spot.stack.causal or inputs.get("position_ids") is not None:  # type: ignore[union-attr]
         return inputs
@@ -118,8 +123,8 @@ def _concatenate(
 ) -> tuple[Call, dict[str, Any]]:
     """Longer embeddings, mask, positions and token types; the trunk's hook trims the output."""
     assert spot.stack is not None
-    given = inputs.get("attention_mask")
-    if given is not None and (isinstance(given, dict) or given.dim() != 2):
+    per_query = inputs.get("attention_mask")
+    if per_query is not None and (isinstance(per_query, dict) or per_query.dim() != 2):
         raise Refused(
             "virtual tokens cannot be put in front of rows that come with a mask per query: pass a padding mask."
         )

@@ -15,7 +15,7 @@ from graft.checkpoint.card import card
 from graft.checkpoint.comparison import compare
 from graft.checkpoint.difference import difference
 from graft.checkpoint.fingerprint import Fingerprint, fingerprint
-from graft.checkpoint.record import FILE, Record, versions
+from graft.checkpoint.record import FILE, Record, described, versions
 from graft.checkpoint.safe import inside, read_header, read_tensors
 from graft.checkpoint.source import locate, native, weights
 from graft.checkpoint.stored import affordable, attaching, fill, stored
@@ -90,7 +90,7 @@ def load(
     path = weights(place, TENSORS)
     header = read_header(path)
     remarks = check_base(model, record, force)
-    method = record.served(file)
+    method = described(file, record.method)
     affordable(path, model, method, header)
     with attaching(model, method, name or record.name, record.head) as adapter:
         compare(path, header, stored(adapter))

@@ -76,13 +76,12 @@ class Record:
             )
         return cls(**{**data, "sites": tuple(data["sites"])})
 
-    def served(self, path: Path) -> Method:
-        """The method to attach. Raises BadInput for an unknown method, or hyperparameters unknown or mistyped."""
-        return described(path, self.method)
-
 
 def described(path: Path, data: Mapping[str, Any]) -> Method:
-    """The method that `graft.method.describe` described, from data that nobody vouches for."""
+    """The method that `graft.method.describe` described, from data of `path` that nobody vouches for.
+
+    Raises BadInput for an unknown method, or hyperparameters unknown or mistyped.
+    """
     terms = data.get("sum", [data]) if set(data) == {"sum"} else [data]
     for term in terms if isinstance(terms, list) else [None]:
         if not isinstance(term, dict) or not isinstance(term.get("method"), str) or len(str(term)) > 100_000:

@@ -1,5 +1,6 @@
 """The tensors of an adapter as they are stored and filled again: parts by key, and tensors trained in place."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,7 @@ def affordable(path: Path, model: nn.Module, method: Method, header: Mapping[str
 
     A file that lacks a few is told what it lacks, by name, once the adapter is there to compare it with.
     """
-    held = sum(_elements(entry.shape) for entry in header.values())
+    held = sum(math.prod(entry.shape) for entry in header.values())
     needed = sum(_needed(model, method))
     if needed > 2 * held + SLACK:
         raise BadInput(
@@ -71,10 +72,3 @@ def _needed(model: nn.Module, method: Method) -> Iterator[int]:
     for term in method.methods():
         expression = term.expression()
         yield term.count([site.bind(model) for site in select(anatomy, expression)] if expression else [])
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
