@@ -80,7 +80,8 @@ def seen(letters: Any, causal: Any) -> Any:
     texts: list[str] = []
 
     def look(module: Any, arguments: Any, options: Any) -> None:
-        ids, mask = options["input_ids"], options["attention_mask"]
+        ids = options["input_ids"]
+        mask = options.get("attention_mask", torch.ones_like(ids))
         if ids.shape[1] > 1:
             texts.extend(letters.decode(row[on.bool()]) for row, on in zip(ids, mask[:, -ids.shape[1] :], strict=True))
 
