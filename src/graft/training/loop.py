@@ -23,6 +23,7 @@ from graft.files import write_text
 from graft.progress import Bar
 from graft.scoring import length
 from graft.training import resume
+from graft.training.frozen import Trunk, skipping
 from graft.training.options import TrainingOptions
 from graft.training.pace import Pace
 from graft.training.ready import ready
@@ -65,6 +66,7 @@ def fit(
     where: Sequence[str] = (),
     run: dict[str, Any] | None = None,
     begin: Callable[[], None] = lambda: None,
+    trunk: Trunk | None = None,
     show: bool = False,
 ) -> Fit:
     """Train `adapter` on `train`, and leave it with the tensors of the lowest loss on `validation` (if there is any).
@@ -72,7 +74,8 @@ def fit(
     train, validation: what `task.features` gives. folder: where checkpoints and metrics.jsonl go; None keeps nothing on
     disk. resume_from: a checkpoint of the same run. where: the origin of each row, by `item`, for messages. run: what
     identifies the run beside options, method and task (base, hash of the data); a checkpoint of another run is refused.
-    begin: called when all is checked, before anything is written. show: a progress bar on the error stream.
+    begin: called when all is checked, before anything is written. trunk: keeps what frozen layers give, for this run and
+    others on the same base. show: a progress bar on the error stream.
 
     The same inputs, machine and number of threads give the same tensors bit for bit, interrupted and resumed or not.
     Raises what `ready` raises, NotApplied when no tensor moves, Refused for a loss that is not finite or rows too large
@@ -93,8 +96,9 @@ def fit(
         with memory.Peak(device) as peak, Bar("training", show) as bar:
             if resume_from is None:
                 _prepare(trainer, train)
-            trainer.portions.size = _fitting(trainer, train, options, device)
-            _train(trainer, home and home / "metrics.jsonl", bar, history, resume_from)
+            with skipping(adapter, trunk, train, trainer.loss_of, half=options.autocast):
+                trainer.portions.size = _fitting(trainer, train, options, device)
+                _train(trainer, home and home / "metrics.jsonl", bar, history, resume_from)
         if trainer.best is not None:
             resume.put(adapter, trainer.best, "the best step")
     return Fit(
@@ -171,10 +175,9 @@ def _fitting(trainer: GraftTrainer, train: Sequence[Features], options: Training
     if options.accumulate != "auto" or device.type != "cpu" or options.checkpointing:
         return size
     longest = max(train, key=length)
-    batch = trainer.task.inputs(trainer.task.collate([longest], trainer.tokenizer))
     state = torch.get_rng_state()
     trainer.grafted.train()
-    kept = memory.kept_bytes(lambda: trainer.mean_loss(batch, trainer.grafted))
+    kept = memory.kept_bytes(lambda: trainer.loss_of([longest]))
     torch.set_rng_state(state)
     return max(1, min(size, int(FREE * memory.available(device) // max(kept, 1))))
 

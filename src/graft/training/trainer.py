@@ -161,6 +161,10 @@ class GraftTrainer(Trainer):
             loss = self.mean_loss(batch, self.grafted)
         return float(loss), self._count(batch)
 
+    def loss_of(self, features: Sequence[Features]) -> Tensor:
+        """The model's own loss of some rows, by themselves."""
+        return self.mean_loss(self.task.inputs(self.task.collate(features, self.tokenizer)), self.grafted)
+
     def mean_loss(self, batch: dict[str, Tensor], model: nn.Module) -> Tensor:
         """The model's own loss of a batch. `model` may be wrapped, as for several processes."""
         with self._autocast():
