@@ -74,8 +74,8 @@ def fit(
     train, validation: what `task.features` gives. folder: where checkpoints and metrics.jsonl go; None keeps nothing on
     disk. resume_from: a checkpoint of the same run. where: the origin of each row, by `item`, for messages. run: what
     identifies the run beside options, method and task (base, hash of the data); a checkpoint of another run is refused.
-    begin: called when all is checked, before anything is written. trunk: keeps what frozen layers give, for this run and
-    others on the same base. show: a progress bar on the error stream.
+    begin: called when all is checked, before anything is written. trunk: keeps what frozen layers give, for this
+    run and others on the same base. show: a progress bar on the error stream.
 
     The same inputs, machine and number of threads give the same tensors bit for bit, interrupted and resumed or not.
     Raises what `ready` raises, NotApplied when no tensor moves, Refused for a loss that is not finite or rows too large
