@@ -1,0 +1,13 @@
+"""The page of a comparison: standings.json and items.parquet become one file that opens anywhere and asks nobody.
+
+write(run)       page.html, report.md, results.csv, results.parquet
+standings.py     reads and checks what a comparison left
+items.py         which items fit on the page, which are samples
+view.py maps.py  tables and heat maps as plain cells; words.py and costs.py: numbers as a person reads them
+data.py          what the script draws from
+html.py          fills template/: HTML by jinja2, one style sheet, a script without libraries
+"""
+
+from graft.page.write import LIMIT, Written, write
+
+__all__ = ["LIMIT", "Written", "write"]

@@ -1,0 +1,113 @@
+"""Reading what a comparison left in its folder: standings.json, checked as far as the page relies on it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from graft.errors import BadInput
+
+SCHEMA = 1
+NAME, ITEMS = "standings.json", "items.parquet"
+
+Plain = dict[str, Any]
+
+# What must be there, and of which type; everything else may be missing.
+NEEDED: dict[str, Mapping[str, type | tuple[type, ...]]] = {
+    "": {"name": str, "command": str, "metric": dict, "answer": dict, "protocol": dict, "contestants": list,
+         "boards": list, "trials": list, "environment": dict},
+    "metric": {"name": str, "title": str, "unit": str, "higher_is_better": bool},
+    "answer": {"sentence": str},
+    "protocol": {"seeds": list},
+    "contestants": {"name": str, "kind": str},
+    "boards": {"id": str, "model": str, "data": str, "size": (int, str, type(None)), "rows": dict, "lines": list},
+    "boards.lines": {"contestant": str, "status": str},
+    "boards.pairs": {"a": str, "b": str, "comparison": dict},
+    "trials": {"id": str, "contestant": str, "board": str, "status": str},
+    "sweeps": {"contestant": str, "board": str, "axes": list, "points": list},
+    "ablations": {"contestant": str, "board": str, "layers": int, "loss": list},
+    "transfer": {"contestant": str, "data": list, "scores": list},
+}  # fmt: skip
+STATUSES = ("done", "failed", "refused")
+
+
+def read(run: Path) -> Plain:
+    """The standings of a run. NaN and infinity, which are no JSON, become None.
+
+    Raises BadInput when there are none, or when they are not what this version reads, naming every place at fault.
+    """
+    path = run / NAME
+    if not path.is_file():
+        raise BadInput(
+            f"there is no {NAME} in {run}: give the folder that `graft compare` wrote. "
+            "A comparison writes it when its first contestants are done."
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except ValueError as error:
+        raise BadInput(
+            f"{path} is no JSON: {error}. Run `graft compare` again; it repeats no finished trial."
+        ) from None
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        seen = found.get("schema") if isinstance(found, dict) else type(found).__name__
+        raise BadInput(f"{path} has schema {seen}, and this version of graft reads schema {SCHEMA}.")
+    if wrong := list(_problems(found)):
+        shown = "; ".join(wrong[:10]) + (f"; and {len(wrong) - 10} more" if len(wrong) > 10 else "")
+        raise BadInput(f"{path} cannot be shown: {shown}. Run `graft compare` again; it repeats no finished trial.")
+    return found
+
+
+def parts(board: Mapping[str, Any]) -> tuple[str, str, str]:
+    """A board's data, how many rows were trained on, and its base."""
+    size = board["size"]
+    rows = f"{size:,} rows" if isinstance(size, int) and size else str(size or "all rows")
+    return board["data"], rows, board["model"]
+
+
+def title(board: Mapping[str, Any]) -> str:
+    """What a board is called."""
+    return " · ".join(parts(board))
+
+
+def done(board: Mapping[str, Any], higher_is_better: bool) -> list[Plain]:
+    """The lines of a board that have a score, best first; equal ones by name, so that no order of entry decides."""
+    scored = [line for line in board["lines"] if line["status"] == "done" and value(line.get("score")) is not None]
+    return sorted(
+        scored, key=lambda line: (-line["score"]["value"] * (1 if higher_is_better else -1), line["contestant"])
+    )
+
+
+def value(interval: Mapping[str, Any] | None) -> float | None:
+    """The value of an interval that may be missing or undefined."""
+    return None if interval is None else interval.get("value")
+
+
+def _problems(found: Plain) -> Iterator[str]:
+    for place, needed in NEEDED.items():
+        for where, entry in _entries(found, place):
+            if not isinstance(entry, dict):
+                yield f"{where or 'the whole'} is {type(entry).__name__} instead of an object"
+                continue
+            for key, kind in needed.items():
+                if key not in entry:
+                    yield f"{where}{'.' if where else ''}{key} is missing"
+                elif not isinstance(entry[key], kind):
+                    yield f"{where}{'.' if where else ''}{key} is {type(entry[key]).__name__}"
+            if place == "boards.lines" and entry.get("status") not in STATUSES:
+                yield f"{where}.status is {entry.get('status')!r}, none of {', '.join(STATUSES)}"
+
+
+def _entries(found: Plain, place: str) -> Iterator[tuple[str, Any]]:
+    """Every entry at a dotted place, lists walked through, each with its own address."""
+    entries: list[tuple[str, Any]] = [("", found)]
+    for key in place.split(".") if place else ():
+        inner: list[tuple[str, Any]] = []
+        for where, entry in entries:
+            held = entry.get(key) if isinstance(entry, dict) else None
+            name = f"{where}.{key}" if where else key
+            if isinstance(held, list):
+                inner += [(f"{name}[{at}]", each) for at, each in enumerate(held)]
+            elif held is not None:
+                inner.append((name, held))
+        entries = inner
+    yield from entries
