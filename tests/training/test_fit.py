@@ -4,6 +4,7 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,17 @@ def test_the_same_run_gives_the_same_bits_and_another_seed_does_not(study: Make)
     assert same(*tensors)
     other = copy_of(train(study(), TrainingOptions(steps=6, batch=8, lr=5e-3, checks=2, seed=1))[0])
     assert not close(tensors[0], other)
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("bert", "classes"), ("llama", "answers"), ("t5", "answers")])
+def test_arithmetic_in_bf16_gives_the_same_curve_within_its_rounding(study: Make, kind: str, rows: str) -> None:
+    options = TrainingOptions(steps=12, batch=16, lr=5e-3, checks=2)
+    full, half = (
+        [line["loss"] for line in train(study(kind, rows, still=True), choice)[1].history if "loss" in line]
+        for choice in (options, replace(options, autocast=True))
+    )
+    assert full != half
+    assert half == pytest.approx(full, rel=0.03)
 
 
 def test_the_best_step_is_what_stays(study: Make, monkeypatch: pytest.MonkeyPatch) -> None:

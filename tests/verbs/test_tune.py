@@ -75,6 +75,22 @@ def test_a_first_loss_far_above_a_guess_is_reported(home: Path, tmp_path: Path) 
     assert any("a uniform guess over the vocabulary has 3." in note for note in result.notes)
 
 
+@pytest.mark.parametrize(
+    ("able", "dtype", "used"), [(True, "auto", True), (True, "fp32", False), (False, "auto", False)]
+)
+def test_arithmetic_is_in_bf16_where_the_cpu_has_it(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: bool, dtype: str, used: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able, "avx2": True})
+    result = graft.tune(
+        model=str(home / "bert"), data=str(home / "classes"), folder=tmp_path, steps=3, lr=1e-2, dtype=dtype,
+        device="cpu",
+    )  # fmt: skip
+    record = json.loads((tmp_path / "adapter" / "graft.json").read_text())["extra"]["training"]
+    assert record["autocast"] is used and ("bf16 arithmetic" in printed(result)) is used
+    assert next(iter(load_file(tmp_path / "adapter" / "adapter.safetensors").values())).dtype == torch.float32
+
+
 def test_the_folder_holds_the_run(runs: Runs, home: Path) -> None:
     result = runs("classes")
     folder = home / "runs" / "classes"

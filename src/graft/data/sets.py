@@ -63,22 +63,13 @@ def load(
     wanted = _check_splits(splits)
     mapping = parse_columns(columns)
     template = None if template is None else read_template(template)
-    tables = read_source(source)
-    complaints = [complaint for table in tables.values() for complaint in table.complaints]
-    notes = [note for table in tables.values() for note in table.notes]
-    tables = {split: table for split, table in tables.items() if table.rows}
-    if not tables:
-        raise_complaints(complaints)
-        raise BadInput(f"{source}: there are no rows.")
+    tables, complaints, notes = _read(source)
     found = list(dict.fromkeys(name for table in tables.values() for row in table.rows for name in row))
     check_columns(mapping, found)
     if template:
         _check_template(template, [*found, *mapping])
     matches = _detect(tables, mapping, task, template)
     kind = next(iter(matches.values())).kind
-    if kind.tasks == ("preference",):
-        raise Refused("rows of prompt,chosen,rejected: learning from preferences is not there yet. For ordinary tuning "
-                      'on the chosen answers write --columns "prompt=prompt,completion=chosen".')  # fmt: skip
     rows = {split: apply_columns(table.rows, matches[split].columns) for split, table in tables.items()}
     chosen = _task(kind.tasks, task, rows, matches)
     rows, found_wrong = _canonical(rows, tables, matches, chosen)
@@ -91,9 +82,20 @@ def load(
         notes += expanded
     if not any(parts.values()):
         raise BadInput(f"{source}: there are no rows that can be used.")
-    digest = content_hash(parts)
     train, validation, test = (tuple(parts[split]) for split in SPLITS)
-    return DataSets(train, validation, test, kind.name, chosen, digest, template, (*notes, *more))
+    return DataSets(train, validation, test, kind.name, chosen, content_hash(parts), template, (*notes, *more))
+
+
+def _read(source: Any) -> tuple[dict[str, Table], list[Complaint], list[str]]:
+    """The tables that have rows, by split, and what reading complained of and noted."""
+    tables = read_source(source)
+    complaints = [complaint for table in tables.values() for complaint in table.complaints]
+    notes = [note for table in tables.values() for note in table.notes]
+    tables = {split: table for split, table in tables.items() if table.rows}
+    if not tables:
+        raise_complaints(complaints)
+        raise BadInput(f"{source}: there are no rows.")
+    return tables, complaints, notes
 
 
 def _check_splits(splits: Sequence[float] | str) -> Fractions | str:
@@ -127,6 +129,9 @@ def _detect(
     if len(kinds) > 1:
         each = ", ".join(f"{split} {match.kind.name}" for split, match in matches.items())
         raise BadInput(f"the splits have different kinds of rows: {each}. Map their columns with --columns.")
+    if kinds == {"prompt,chosen,rejected"}:
+        raise Refused("rows of prompt,chosen,rejected: learning from preferences is not there yet. For ordinary tuning "
+                      'on the chosen answers write --columns "prompt=prompt,completion=chosen".')  # fmt: skip
     return matches
 
 

@@ -90,9 +90,7 @@ def evaluate(
     text = general_text(general) if folder is not None else None
     extra = kept_with(folder) if folder is not None else {}
     stored = extra.get("task")
-    if stored:
-        template = stored.get("template") if stored["kind"] == "generation" else None
-        how = {**how, "task": how.get("task") or stored["kind"], "template": how.get("template") or _needed(template)}
+    how = _as_tuned(how, stored) if stored else how
     found, rows, notes = held_out(rows_from, dict(extra.get("data") or {}), split, seed, **how)
     task = from_dict(stored) if stored else data.fit(found, source.tokenizer, source.config, length)
     rows = some(rows, limit, seed)
@@ -117,9 +115,10 @@ def _alone(task: Task, records: Sequence[Record], metric: str | None, seed: int)
     return {each.name: interval(each, each.statistics(records), seed=seed) for each in chosen}
 
 
-def _needed(template: str | None) -> str | None:
-    """A template that reads columns of its own; the usual one goes with rows that have a prompt."""
-    return None if template in (None, DEFAULT) else template
+def _as_tuned(how: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """How to read rows for a stored task; its template only where that reads other columns than the prompt."""
+    own = task["template"] if task["kind"] == "generation" and task["template"] != DEFAULT else None
+    return {**how, "task": how.get("task") or task["kind"], "template": how.get("template") or own}
 
 
 def _attach(base: Base, folder: str | Path, force: bool, task: Task, row: Row) -> str:
