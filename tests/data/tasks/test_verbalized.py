@@ -170,7 +170,7 @@ def test_words_of_one_token_cost_one_sequence_for_each_row(tokenizer: Any, model
     assert shared_paths([[1, 2], [1, 3], [4]]) == ([[1]], [0, 0, 0])
 
 
-@pytest.mark.parametrize("method", ["lora", "prompt_tuning", "prefix_tuning"])
+@pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
 def test_a_text_set_is_tuned_and_evaluated_as_words(tmp_path: Path, method: str) -> None:
     import small
 

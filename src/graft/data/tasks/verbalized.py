@@ -8,6 +8,7 @@ calibration, Zhao et al. 2021, arXiv 2102.09690: W = diag(p_cf)⁻¹, b = 0), so
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 import torch
@@ -83,23 +84,7 @@ class Verbalized(Classification):
     def word_ids(self, tokenizer: Any) -> list[list[int]]:
         """The tokens of each word as it follows a prompt. Raises BadInput for words that the tokens do not tell apart,
         or that fill the length limit."""
-        start = text_ids("a", tokenizer)
-        found = []
-        for word in self.words:
-            # Tokenized after something, so that tokenizers that put a space before every text put only one.
-            ids = text_ids(f"a {word}", tokenizer)
-            found.append(ids[len(start) :] if ids[: len(start)] == start else text_ids(f" {word}", tokenizer))
-        for number, ids in enumerate(found):
-            if not ids:
-                raise BadInput(f"verbalized: the tokenizer has no tokens for the word {self.words[number]!r}.")
-            if ids in found[:number]:
-                other = self.words[found.index(ids)]
-                raise BadInput(
-                    f"verbalized: the words {other!r} and {self.words[number]!r} are the same tokens here. "
-                    "Name the labels differently, or choose --task classification."
-                )
-        if any(begins(one, other) for one in found for other in found if one is not other):
-            found = [[*ids, tokenizer.eos_token_id] for ids in found]
+        found = [list(ids) for ids in _tokens(self.words, tokenizer)]
         if max(map(len, found)) > self.max_length // 2:
             raise BadInput(f"verbalized: a word takes more than half of {self.max_length} tokens: more --length.")
         return found
@@ -206,3 +191,23 @@ def shared_paths(words: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[
 def begins(one: Sequence[int], other: Sequence[int]) -> bool:
     """Whether `other` begins with `one`."""
     return list(other[: len(one)]) == list(one)
+
+
+@lru_cache(maxsize=8)  # asked for with every row
+def _tokens(words: tuple[str, ...], tokenizer: Any) -> tuple[tuple[int, ...], ...]:
+    start = text_ids("a", tokenizer)
+    found = []
+    for word in words:
+        # Tokenized after something, so that tokenizers that put a space before every text put only one.
+        ids = text_ids(f"a {word}", tokenizer)
+        ids = ids[len(start) :] if begins(start, ids) else text_ids(f" {word}", tokenizer)
+        if not ids:
+            raise BadInput(f"verbalized: the tokenizer has no tokens for the word {word!r}.")
+        if ids in found:
+            raise BadInput(
+                f"verbalized: the words {words[found.index(ids)]!r} and {word!r} are the same tokens here. "
+                "Name the labels differently, or choose --task classification."
+            )
+        found.append(ids)
+    ends = any(begins(one, other) for one in found for other in found if one is not other)
+    return tuple((*ids, tokenizer.eos_token_id) if ends else tuple(ids) for ids in found)

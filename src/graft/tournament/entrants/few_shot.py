@@ -31,7 +31,7 @@ class FewShot(Entrant):
     """The base as it is, with some train rows as examples in the prompt."""
 
     k: Annotated[int, "examples in the prompt"] = 4
-    orders: Annotated[int, "orders of the examples whose probabilities are averaged (labels)"] = 3
+    orders: Annotated[int, "orders of the examples whose probabilities are averaged (labels)"] = 2
     balanced: Annotated[bool, "as many examples of each label as can be, else as drawn (labels)"] = True
     calibrate: Annotated[bool, "divide by the probabilities for a text that says nothing (labels)"] = False
 
