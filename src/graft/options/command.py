@@ -79,8 +79,10 @@ def _command(verb: str, arguments: list[str], entries: list[recipe.Entry]) -> tu
 
 
 def _fields(verb: str) -> list[Field]:
-    """The options of a verb. `settings` is spelled out on the command line, as options of each contestant."""
-    return [field for field in fields_of(verbs.module(verb).Options) if field.name != "settings"]
+    """The options of a verb. Settings of contestants are spelled out on the command line, as options of each."""
+    fields = fields_of(verbs.module(verb).Options)
+    spelled_out = "settings" if any(field.name == contestants.OPTION for field in fields) else ""
+    return [field for field in fields if field.name != spelled_out]
 
 
 def _building(methods: list[str]) -> Callable[[dict[str, dict[str, Any]]], dict[str, Any]]:

@@ -54,7 +54,7 @@ def parsed(word: str) -> tuple[str, list[str]]:
     """`big=lora+bitfit` as its name and the ways of its sum. Raises BadInput for what is no contestant."""
     name, _, ways = word.strip().rpartition("=")
     parts = [part.strip() for part in ways.split("+")]
-    name = name.strip() or ways.strip().replace("+", "-").replace("_", "-").lower()
+    name = name.strip() or ways.strip().replace("+", "-").lower()
     if not NAME.fullmatch(name):
         raise BadInput(f"contestant {word!r}: a name has lower-case letters, digits, '.', '_' and '-', as in big=lora.")
     if len(parts) == 1 and (parts[0] in SHORT or parts[0] in entrants.names()):

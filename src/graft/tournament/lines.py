@@ -109,8 +109,8 @@ def _oriented(compared: Mapping[tuple[str, str], Comparison], base: str | None, 
     if base is None or base == other:
         return None
     if (base, other) in compared:
-        return _plain(compared[base, other])
-    return _plain(compared[other, base].reversed())
+        return compared[base, other].as_json()
+    return compared[other, base].reversed().as_json()
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """What is read across contestants and boards: ranks, sweeps, ablations, transfer."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,19 +15,22 @@ Table = Mapping[str, Any]
 
 
 def ranks(tables: Sequence[Table], higher_is_better: bool) -> dict[str, Any] | None:
-    """Average ranks over boards, of the contestants that are done on all; None below two boards or two contestants."""
+    """Average ranks over boards of the contestants that none refused; None below two boards or two contestants."""
     names = [line["contestant"] for line in tables[0]["lines"]]
-    scores = {name: [_line(table, name)["score"] for table in tables] for name in names}
-    names = [name for name in names if all(score and score["value"] is not None for score in scores[name])]
-    if len(tables) < 2 or len(names) < 2:
+    names = [name for name in names if all(_line(table, name)["status"] != "refused" for table in tables)]
+    matrix = np.array([[_score(_line(table, name)) for name in names] for table in tables])
+    if len(tables) < 2 or len(names) < 2 or np.isnan(matrix).all():
         return None
-    matrix = np.array([[scores[name][at]["value"] for name in names] for at in range(len(tables))])
     found = statistics.rank(matrix, higher_is_better)
     return {
-        "contestants": names, "average": list(found.average), "critical_difference": found.critical_difference,
-        "groups": [[names[at] for at in group] for group in found.groups], "friedman_p": found.friedman_p,
-        "boards": len(tables),
+        **asdict(found), "contestants": names, "groups": [[names[at] for at in group] for group in found.groups],
     }  # fmt: skip
+
+
+def _score(line: Table) -> float:
+    """The score of a line; NaN, which ranks last, for a contestant that failed."""
+    value = line["score"] and line["score"]["value"]
+    return math.nan if value is None else value
 
 
 def sweeps(design: Design, tables: Sequence[Table]) -> list[dict[str, Any]]:

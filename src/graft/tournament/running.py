@@ -108,20 +108,17 @@ def _fitted(trial: Trial, arena: Arena, entrant: Entrant) -> Finished:
 
 
 def _scored(design: Design, trial: Trial, arena: Arena, answer: Any) -> Finished:
-    """The validation score, and in a final trial the records of the test rows, with how long they took."""
+    """The validation score of a trial of the search; of a final one the test records, with how long they took."""
     chosen = metrics.get(headline(design, arena))
-    validation = chosen.score(answer(arena.held_back(trial.place.size))).value
-    result: dict[str, Any] = {"status": "done", "error": None, "costs": {}}
-    result["validation"] = validation if math.isfinite(validation) else None
-    if not trial.final:
-        return Finished(result)
     began = time.perf_counter()
-    records = answer(arena.test)
+    records = answer(arena.test if trial.final else arena.held_back(trial.place.size))
     spent = time.perf_counter() - began
     value = chosen.score(records).value
-    result["score"] = value if math.isfinite(value) else None
-    result["costs"] = {"rows_per_second": round(len(records) / spent, 3), "latency_ms": costs.latency(answer, arena)}
-    return Finished(result, records)
+    score = value if math.isfinite(value) else None
+    if not trial.final:
+        return Finished({"status": "done", "error": None, "validation": score})
+    speed = {"rows_per_second": round(len(records) / spent, 3), "latency_ms": costs.latency(answer, arena)}
+    return Finished({"status": "done", "error": None, "score": score, "costs": speed}, records)
 
 
 def headline(design: Design, arena: Arena) -> str:

@@ -97,6 +97,7 @@ def run(options: Options) -> Result:
     """Read everything, play what is not finished yet, and work out the standings and the page."""
     import sys
 
+    from graft import page
     from graft.tournament import opening, playing, standings
 
     design = opening.designed(options)
@@ -106,4 +107,5 @@ def run(options: Options) -> Result:
     command = opening.recorded(options)
     done = playing.play(design, boards, options.folder, opening.crew(options), show=sys.stderr.isatty())
     found = standings.write(design, boards, done, options.folder, command)
+    page.write(options.folder)
     return Result(options.folder, found, [])

@@ -1,0 +1,62 @@
+"""The answer: cheapest among those not shown to be worse, the Pareto set, what is open."""
+
+from typing import Any
+
+import pytest
+
+from graft.tournament.answer import amount, answered, eligible, front
+
+METRIC = {"name": "accuracy", "title": "accuracy", "unit": "%", "higher_is_better": True}
+
+
+def board(*lines: tuple[str, float | None, bool, float], pairs: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Lines of name, score, whether not shown to be worse, and what it costs to store."""
+    scored = [(score, name) for name, score, _, _ in lines if score is not None]
+    return {
+        "id": "rows", "best": max(scored, default=(0, None))[1],
+        "pairs": pairs or [],
+        "lines": [
+            {"contestant": name, "status": "failed" if score is None else "done", "equal_to_best": equal,
+             "score": score and {"value": score}, "costs": {} if score is None else {"stored_bytes": stored}}
+            for name, score, equal, stored in lines
+        ],
+    }  # fmt: skip
+
+
+def test_the_cheapest_of_those_that_hold_is_named() -> None:
+    found = answered([board(("full", 90, True, 9e6), ("lora", 89, True, 2048), ("tfidf", 70, False, 10))], METRIC)
+    assert found["cheapest"]["stored_bytes"]["contestant"] == "lora"
+    assert "lora is the cheapest to store (2.0 KiB)" in found["sentence"] and "the best, full" in found["sentence"]
+    assert found["pareto"]["stored_bytes"] == ["tfidf", "lora", "full"]
+
+
+def test_who_fails_or_is_worse_on_any_board_is_not_the_answer() -> None:
+    boards = [board(("a", 90, True, 5), ("b", 90, True, 1)), board(("a", 90, True, 5), ("b", None, False, 0))]
+    assert eligible(boards) == ["a"] and front(boards, METRIC, "stored_bytes") == ["a"]
+
+
+def test_nobody_may_hold_and_nobody_may_finish() -> None:
+    apart = [board(("a", 90, True, 5), ("b", 80, False, 1)), board(("a", 80, False, 5), ("b", 90, True, 1))]
+    assert answered(apart, METRIC)["sentence"].startswith("No contestant holds on all 2 boards")
+    assert answered([board(("a", None, False, 0))], METRIC)["sentence"].startswith("No contestant finished")
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"), [(2.0, "settle 1 of 1 open pairs: a against b on rows"), (0.1, "none of them")]
+)
+def test_a_doubled_budget_settles_what_it_could_show(difference: float, said: str) -> None:
+    pair = {
+        "a": "a",
+        "b": "b",
+        "comparison": {"outcome": "no difference shown", "smallest": 2.5, "difference": {"value": difference}},
+    }
+    assert said in answered([board(("a", 9, True, 5), ("b", 8, True, 1), pairs=[pair])], METRIC)["doubled"]
+
+
+@pytest.mark.parametrize(
+    ("cost", "value", "said"),
+    [("stored_bytes", 12, "12 B"), ("peak_bytes", 3 * 2**30, "3.0 GiB"), ("training_seconds", 75.25, "75.2 s"),
+     ("trainable", 12345, "12,345"), ("flops", 1.5e12, "1.5e+12"), ("latency_ms", 3.14, "3.1 ms")],
+)  # fmt: skip
+def test_amounts_have_units(cost: str, value: float, said: str) -> None:
+    assert amount(cost, value) == said

@@ -1,0 +1,103 @@
+"""Playing: nothing is run twice, who is killed goes on, and neither order nor names decide anything."""
+
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graft.tournament import running
+
+Compare = Callable[..., Any]
+TIMES = ("costs", "spread", "curve")  # what is measured and differs between runs
+
+
+def table(result: Any) -> list[Any]:
+    """The boards without what was measured in seconds."""
+    boards = [{key: value for key, value in board.items() if key != "lines"} for board in result.standings["boards"]]
+    lines = [{key: value for key, value in line.items() if key not in TIMES}
+             for board in result.standings["boards"] for line in board["lines"]]  # fmt: skip
+    return [boards, lines]
+
+
+def test_every_trial_is_a_folder_and_none_is_run_twice(compared: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = compared()
+    assert {path.name for path in (first.folder / "trials").iterdir()} == {t["id"] for t in first.standings["trials"]}
+    monkeypatch.setattr(running, "_tuned", None)  # anything that trains would fail, and its row would say so
+    monkeypatch.setattr(running, "_fitted", None)
+    assert table(compared()) == table(first)
+
+
+def test_a_contestant_that_joins_later_runs_alone(compared: Compare) -> None:
+    first = compared()
+    times = {path: path.stat().st_mtime_ns for path in first.folder.glob("trials/*/result.json")}
+    second = compared(contestants=("majority", "tfidf", "bitfit", "head"))
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert len(second.standings["trials"]) == len(times) + 2
+
+
+def test_order_and_names_decide_nothing(compared: Compare, tmp_path: Path) -> None:
+    one = compared(contestants=("head", "tfidf", "again=head"), folder=tmp_path / "one")
+    other = compared(contestants=("again=head", "tfidf", "head"), folder=tmp_path / "other")
+    for name in ("head", "tfidf", "again"):
+        lines = [next(line for line in result.standings["boards"][0]["lines"] if line["contestant"] == name)
+                 for result in (one, other)]  # fmt: skip
+        first, second = ({key: value for key, value in line.items() if key not in TIMES} for line in lines)
+        assert first == second
+    pairs = {(p["a"], p["b"]): p["comparison"]["outcome"] for p in one.standings["boards"][0]["pairs"]}
+    assert pairs.get(("head", "again"), pairs.get(("again", "head"))) == "same"
+    assert len(list((tmp_path / "one" / "trials").iterdir())) == 3  # two names, one way: one set of trials
+
+
+def test_processes_find_what_one_process_finds(compared: Compare, tmp_path: Path) -> None:
+    alone = compared(folder=tmp_path / "alone", contestants=("majority", "head"))
+    together = compared(folder=tmp_path / "together", contestants=("majority", "head"), workers=2)
+    assert table(alone) == table(together)
+
+
+def test_a_contestant_that_always_fails_is_a_row_with_its_error(compared: Compare) -> None:
+    result = compared(contestants=("majority", "top=top_layers"), settings={"top": {"k": (9,)}})
+    line = result.standings["boards"][0]["lines"][1]
+    assert line["status"] == "failed" and "k=9" in line["error"] and line["score"] is None
+    assert result.standings["boards"][0]["best"] == "majority"
+
+
+def test_a_loss_that_is_no_number_is_a_row_with_its_error(compared: Compare) -> None:
+    result = compared(contestants=("majority", "lora"), settings={"lora": {"lr": (1e30,)}})
+    line = result.standings["boards"][0]["lines"][1]
+    assert line["status"] == "failed" and "finite" in line["error"]
+
+
+def test_who_cannot_enter_is_refused_with_the_reason(compared: Compare) -> None:
+    line = compared(contestants=("majority", "zero_shot")).standings["boards"][0]["lines"][1]
+    assert line["status"] == "refused" and "majority" in line["error"]
+
+
+@pytest.mark.slow
+def test_a_comparison_killed_twenty_times_ends_as_if_it_never_was(
+    home: Path, compared: Compare, tmp_path: Path
+) -> None:
+    whole = compared(folder=tmp_path / "whole", contestants=("tfidf", "head", "bitfit"), trials=2, steps=30)
+    draw, context = random.Random(0), multiprocessing.get_context("spawn")
+    options = {"folder": tmp_path / "killed", "contestants": ("tfidf", "head", "bitfit"), "trials": 2, "steps": 30}
+    killed = 0
+    while killed < 20:
+        process = context.Process(target=_compare, args=(str(home), options))
+        process.start()
+        process.join(draw.uniform(3, 12))
+        if process.is_alive():
+            os.kill(process.pid or 0, signal.SIGKILL)
+        process.join()
+        killed += 1
+    assert table(compared(**options)) == table(whole)
+
+
+def _compare(home: str, options: dict[str, Any]) -> None:
+    import graft
+
+    graft.compare(model=(f"{home}/bert",), data=(f"{home}/classes",), batch=8, checks=1, seeds=(0, 1), length=32,
+                  keep=False, dtype="fp32", **options)  # fmt: skip
