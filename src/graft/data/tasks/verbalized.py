@@ -196,7 +196,7 @@ def begins(one: Sequence[int], other: Sequence[int]) -> bool:
 @lru_cache(maxsize=8)  # asked for with every row
 def _tokens(words: tuple[str, ...], tokenizer: Any) -> tuple[tuple[int, ...], ...]:
     start = text_ids("a", tokenizer)
-    found = []
+    found: list[list[int]] = []
     for word in words:
         # Tokenized after something, so that tokenizers that put a space before every text put only one.
         ids = text_ids(f"a {word}", tokenizer)
