@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_
 import torch
 from torch import Tensor, nn
 
-from graft import catalogue
 from graft.anatomy.site import Site
+from graft.catalogue import method_class
 from graft.errors import BadInput, Refused
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ def zeros(*shape: int) -> nn.Parameter:
 
 def find(name: str) -> type[Method]:
     """The method class called `name`, by file name or class name. Raises BadInput with the nearest match."""
-    return catalogue.method_class(name)
+    return method_class(name)
 
 
 def named(name: str, settings: Mapping[str, Mapping[str, Any]] | None = None) -> Method:
