@@ -11,7 +11,7 @@ machine translation evaluation"). Quantiles of the draws make the interval, corr
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,13 +33,20 @@ class Interval:
     high: float
     error: float
     reason: str | None = None
+    runs: int | None = None  # over how many seeds; their luck is counted from 2 on. None: seeds were not in question
 
     def as_json(self) -> dict[str, float | str | None]:
         """The fields by name; NaN and infinity become None."""
         numbers = {"value": self.value, "low": self.low, "high": self.high, "error": self.error}
         return {key: number if math.isfinite(number) else None for key, number in numbers.items()} | {
-            "reason": self.reason
+            "reason": self.reason,
+            "runs": self.runs,
         }
+
+
+def nowhere(value: float, reason: str, runs: int | None = None) -> Interval:
+    """A value without an interval."""
+    return Interval(value, math.nan, math.nan, math.nan, reason, runs)
 
 
 def interval(
@@ -50,10 +57,12 @@ def interval(
     A proportion gets Wilson's interval, which also holds where all items are right; everything else the bootstrap's.
     """
     value, reason = metric.aggregate(statistics), metric.reason(statistics)
-    if reason is None and metric.proportion:
-        return _wilson(value, len(statistics), level)
-    draws = _nothing() if reason else _draws(metric, [statistics], resamples, seed)[0]
-    return _interval(value, draws, len(statistics), level, reason)
+    if reason is not None:
+        return nowhere(value, reason)
+    if metric.proportion:
+        low, high = wilson(value, len(statistics), level)
+        return Interval(value, low, high, math.sqrt(value * (100 - value) / len(statistics)))
+    return _interval(value, drawn(metric, [statistics], resamples, seed)[0], len(statistics), level)
 
 
 def paired_bootstrap(
@@ -64,9 +73,9 @@ def paired_bootstrap(
     value = metric.aggregate(other) - metric.aggregate(base)
     reason = undefined(metric, base, other)
     if reason:
-        return _interval(value, _nothing(), len(base), level, reason)
-    draws_base, draws_other = _draws(metric, [base, other], resamples, seed)
-    return _interval(value, draws_other - draws_base, len(base), level, None)
+        return nowhere(value, reason)
+    draws_base, draws_other = drawn(metric, [base, other], resamples, seed)
+    return _interval(value, draws_other - draws_base, len(base), level)
 
 
 def undefined(metric: Measure, base: Array, other: Array) -> str | None:
@@ -91,8 +100,8 @@ def smallest_difference(items: int, deviation: float, *, power: float = 0.8, lev
     return float((t.ppf((1 + level) / 2, items - 1) + t.ppf(power, items - 1)) * deviation / math.sqrt(items))
 
 
-def _draws(metric: Measure, systems: list[Array], resamples: int, seed: int) -> list[Array]:
-    """The scores of each system under the same resamples: (resamples,) each."""
+def drawn(metric: Measure, systems: Sequence[Array], resamples: int, seed: int) -> list[Array]:
+    """The scores of each system, (n, d) statistics of the same items, under the same resamples: (resamples,) each."""
     if resamples < 100:
         raise BadInput(f"an interval needs at least 100 resamples, got {resamples}. Try 2000.")
     scores = [
@@ -102,46 +111,54 @@ def _draws(metric: Measure, systems: list[Array], resamples: int, seed: int) -> 
     return [np.concatenate(chunk) for chunk in zip(*scores, strict=True)]
 
 
+def unusable(draws: Array, items: int) -> str | None:
+    """Why no interval can be read from these draws, of which some may be NaN, or None."""
+    if items < 2:
+        return "one item has no interval"
+    lost = 1 - np.isfinite(draws).mean()
+    return (
+        f"the metric is undefined in {lost:.0%} of resamples: too few items of some kind" if lost > UNDEFINED else None
+    )
+
+
+def quantiles(value: float, draws: Array, items: int, level: float) -> tuple[float, float, float]:
+    """The interval's low end, middle and high end: expanded and bias-corrected quantiles of the finite draws."""
+    from scipy.stats import norm, t
+
+    usable = draws[np.isfinite(draws)]
+    width = math.sqrt(items / (items - 1)) * t.ppf((1 + level) / 2, items - 1)
+    # Ties, the rule for right-or-wrong scores, count half; a score beyond its draws must not send both ends one way.
+    below = float(np.mean(usable < value) + np.mean(usable == value) / 2)
+    shift = 2 * norm.ppf(min(max(below, FEWEST), 1 - FEWEST))
+    low, middle, high = np.quantile(usable, norm.cdf([shift - width, shift, shift + width]))
+    return float(low), float(middle), float(high)
+
+
+def wilson(value: float, items: float, level: float) -> tuple[float, float]:
+    """Wilson's (1927) interval of a proportion in percent, of a number of independent items that may be a fraction."""
+    from scipy.stats import norm
+
+    share, z = value / 100, float(norm.ppf((1 + level) / 2))
+    middle, stretch = share + z * z / (2 * items), 1 + z * z / items
+    half = z * math.sqrt(share * (1 - share) / items + z * z / (4 * items * items))
+    low = 0.0 if share == 0 else (middle - half) / stretch
+    high = 1.0 if share == 1 else (middle + half) / stretch
+    return 100 * low, 100 * high
+
+
+def _interval(value: float, draws: Array, items: int, level: float) -> Interval:
+    reason = unusable(draws, items)
+    if reason is not None:
+        return nowhere(value, reason)
+    low, _, high = quantiles(value, draws, items, level)
+    return Interval(value, low, high, float(draws[np.isfinite(draws)].std()) * math.sqrt(items / (items - 1)))
+
+
 def _weights(items: int, resamples: int, seed: int) -> Iterator[Array]:
     """How often each item is drawn in each resample, in chunks of (r, items)."""
     generator = np.random.default_rng(seed)
     step = max(1, CELLS // items)
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
-        drawn = generator.integers(0, items, (count, items)) + items * np.arange(count)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=count * items).reshape(count, items).astype(np.float64)
-
-
-def _interval(value: float, draws: Array, items: int, level: float, reason: str | None) -> Interval:
-    usable = draws[np.isfinite(draws)]
-    if reason is None and items < 2:
-        reason = "one item has no interval"
-    if reason is None and len(usable) < (1 - UNDEFINED) * len(draws):
-        reason = (
-            f"the metric is undefined in {1 - len(usable) / len(draws):.0%} of resamples: too few items of some kind"
-        )
-    if reason is not None:
-        return Interval(value, math.nan, math.nan, math.nan, reason)
-    from scipy.stats import norm, t
-
-    expand = math.sqrt(items / (items - 1))
-    width = expand * t.ppf((1 + level) / 2, items - 1)
-    # Ties, the rule for right-or-wrong scores, count half; a score beyond its draws must not send both ends one way.
-    below = float(np.mean(usable < value) + np.mean(usable == value) / 2)
-    shift = 2 * norm.ppf(min(max(below, FEWEST), 1 - FEWEST))
-    low, high = np.quantile(usable, norm.cdf([shift - width, shift + width]))
-    return Interval(value, float(low), float(high), float(usable.std()) * expand)
-
-
-def _wilson(value: float, items: int, level: float) -> Interval:
-    from scipy.stats import binomtest
-
-    share = value / 100
-    bounds = binomtest(round(share * items), items).proportion_ci(level, method="wilson")
-    return Interval(
-        value, 100 * float(bounds.low), 100 * float(bounds.high), 100 * math.sqrt(share * (1 - share) / items)
-    )
-
-
-def _nothing() -> Array:
-    return np.empty(0)
+        picked = generator.integers(0, items, (count, items)) + items * np.arange(count)[:, None]
+        yield np.bincount(picked.ravel(), minlength=count * items).reshape(count, items).astype(np.float64, order="F")

@@ -1,26 +1,27 @@
 """Two systems on the same items: difference, interval, test, flips, and a verdict whose words follow the numbers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from graft.errors import BadInput
 from graft.statistics.bootstrap import Interval, interval, paired_bootstrap, smallest_difference
 from graft.statistics.measure import Array, Measure, Record
+from graft.statistics.pairing import Item, paired
 from graft.statistics.permutation import paired_permutation
 
-Item = int | str
 Outcome = Literal["better", "worse", "no difference shown", "same", "undefined"]
 MINUS = "−"
-SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Flips:
-    """Items whose own score moved by more than `tolerance`: wrong to right and back or, if graded, better and worse."""
+    """Items whose own score moved by more than `tolerance`: wrong to right and back or, if graded, better and worse.
+
+    Of several runs it is the median of the item's scores that moves: a majority of the runs.
+    """
 
     improved: list[Item]
     worsened: list[Item]
@@ -31,7 +32,11 @@ class Flips:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`other` against `base` on one metric; `p` is of the paired permutation test until `adjusted` replaces it."""
+    """`other` against `base` on one metric.
+
+    `p` is of the paired permutation test and, where seeds are counted, of the test over seeds and items if that is the
+    larger (`graft.statistics.seeds`); until `adjusted` replaces it.
+    """
 
     metric: str
     unit: str
@@ -42,10 +47,11 @@ class Comparison:
     difference: Interval  # other − base, in the metric's unit
     p: float
     flips: Flips | None  # None where the metric has no score per item
-    smallest: float  # what this many items could have shown with a power of 0.8
+    smallest: float  # what this many items, and runs, could have shown with a power of 0.8
     level: float
     resamples: int
     seed: int
+    runs: tuple[int, int] | None = None  # seeds of base and other; None: seeds were not in question
 
     @property
     def outcome(self) -> Outcome:
@@ -70,22 +76,45 @@ class Comparison:
                 return f"no difference: the scores are equal on {_items(self.items, all_of_them=True)}"
             case "no difference shown":
                 shown = _numbers([value, low, high, self.smallest], self.unit)
-                could = f"; {_items(self.items)} can show {shown[3]}" if math.isfinite(self.smallest) else ""
-                return f"no difference shown (Δ = {shown[0]}, interval {shown[1]} to {shown[2]}{could})"
+                could = f"; {self._size()} can show {shown[3]}" if math.isfinite(self.smallest) else ""
+                return (
+                    f"no difference shown (Δ = {shown[0]}, interval {shown[1]} to {shown[2]}{could}){self._uncounted()}"
+                )
             case outcome:
                 # "better by" a negative number would say it twice: sizes, smaller bound first.
                 size, small, large = _numbers([abs(value), *sorted((abs(low), abs(high)))], self.unit)
-                return f"{outcome} by {size} ({small} to {large}), {_probability(self.p)}"
+                return f"{outcome} by {size} ({small} to {large}), {_probability(self.p)}{self._uncounted()}"
 
     def adjusted(self, p: float) -> "Comparison":
         """The same comparison with a p-value corrected for many comparisons."""
         return replace(self, p=p)
+
+    def reversed(self) -> "Comparison":
+        """`base` against `other`: what was better is worse. A reason keeps its words."""
+        found = self.difference
+        turned = replace(found, value=0.0 - found.value, low=0.0 - found.high, high=0.0 - found.low)
+        flips = self.flips and replace(self.flips, improved=self.flips.worsened, worsened=self.flips.improved)
+        runs = self.runs and (self.runs[1], self.runs[0])
+        return replace(self, base=self.other, other=self.base, difference=turned, flips=flips, runs=runs)
 
     def as_json(self) -> dict[str, Any]:
         """All fields with outcome and verdict; NaN becomes None."""
         sides = {name: getattr(self, name).as_json() for name in ("base", "other", "difference")}
         numbers = {name: _or_none(getattr(self, name)) for name in ("p", "smallest")}
         return asdict(self) | sides | numbers | {"outcome": self.outcome, "verdict": self.verdict}
+
+    def _size(self) -> str:
+        if self.runs is None or self.runs == (1, 1):
+            return _items(self.items)
+        few, many = sorted(self.runs)
+        return f"{_items(self.items)} and {few if few == many else f'{few} and {many}'} runs"
+
+    def _uncounted(self) -> str:
+        """What a reader must know where the luck of a seed is not in the numbers."""
+        if self.runs is None or 1 not in self.runs:
+            return ""
+        who = "one run each" if self.runs == (1, 1) else f"{('base', 'other')[self.runs.index(1)]} is one run"
+        return f"; {who}: the luck of the seed is not counted"
 
 
 def compare(
@@ -110,7 +139,7 @@ def compare(
         other=interval(metric, other, resamples=resamples, level=level, seed=seed),
         difference=difference,
         p=paired_permutation(metric, base, other, resamples=resamples, seed=seed),
-        flips=_flips(metric, base, other, [record["item"] for record in pair[0]], None),
+        flips=flips_of(metric, [base], [other], [record["item"] for record in pair[0]], None),
         smallest=smallest_difference(len(base), difference.error * math.sqrt(len(base)), level=level),
         level=level,
         resamples=resamples,
@@ -124,74 +153,25 @@ def flips(
     """Which items changed, each way; None for a metric without item scores. Tolerance defaults to the metric's own."""
     pair = paired(base_records, other_records)
     names = [record["item"] for record in pair[0]]
-    return _flips(metric, metric.statistics(pair[0]), metric.statistics(pair[1]), names, tolerance)
+    return flips_of(metric, [metric.statistics(pair[0])], [metric.statistics(pair[1])], names, tolerance)
 
 
-def paired(base_records: Sequence[Record], other_records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    """Both systems' records in the order of their items.
-
-    Raises BadInput unless both have the same items, each once, with the same references.
-    """
-    base, other = _by_item("base", base_records), _by_item("other", other_records)
-    problems = [
-        f"{len(missing)} items only in {side}: {_some(missing)}"
-        for side, missing in (("base", base.keys() - other.keys()), ("other", other.keys() - base.keys()))
-        if missing
-    ]
-    differ = [
-        item
-        for item in base.keys() & other.keys()
-        if not _same(base[item].get("reference"), other[item].get("reference"))
-    ]
-    if differ:
-        problems.append(f"{len(differ)} items have another reference: {_some(differ)}")
-    if problems:
-        raise BadInput(
-            f"these are not two outputs for one test set: {'; '.join(problems)}. Score both on the same items."
-        )
-    order = _ordered(base)
-    return [base[item] for item in order], [other[item] for item in order]
-
-
-def _flips(metric: Measure, base: Array, other: Array, names: Sequence[Item], tolerance: float | None) -> Flips | None:
+def flips_of(
+    metric: Measure, base: Sequence[Array], other: Sequence[Array], names: Sequence[Item], tolerance: float | None
+) -> Flips | None:
+    """`flips` from the statistics of the runs of both systems, items in the order of their names."""
     tolerance = metric.tolerance if tolerance is None else tolerance
-    before, after = metric.items(base), metric.items(other)
-    if before is None or after is None:
+    scores = [[metric.items(run) for run in runs] for runs in (base, other)]
+    known = [[run for run in runs if run is not None] for runs in scores]
+    if [len(runs) for runs in known] != [len(runs) for runs in scores]:
         return None
+    before, after = (np.median(runs, axis=0) for runs in known)
     gain = (after - before) * (1 if metric.higher_is_better else -1)
     improved, worsened = (
         [names[int(row)] for row in np.flatnonzero(side)] for side in (gain > tolerance, gain < -tolerance)
     )
     unscored = int(np.isnan(gain).sum())
     return Flips(improved, worsened, len(names) - unscored - len(improved) - len(worsened), unscored, tolerance)
-
-
-def _by_item(side: str, records: Sequence[Record]) -> Mapping[Item, Record]:
-    without = sum("item" not in record for record in records)
-    if without:
-        raise BadInput(
-            f"{without} of {len(records)} {side} records have no 'item', by which the two systems are paired."
-        )
-    found = {record["item"]: record for record in records}
-    if len(found) < len(records):
-        seen: set[Item] = set()
-        twice = {record["item"] for record in records if record["item"] in seen or seen.add(record["item"])}  # type: ignore[func-returns-value]
-        raise BadInput(f"{side} has items more than once: {_some(twice)}. Give each record its own item.")
-    return found
-
-
-def _ordered(items: Any) -> list[Item]:
-    return sorted(items, key=lambda item: (isinstance(item, str), item))
-
-
-def _some(items: Any) -> str:
-    ordered = _ordered(items)
-    return ", ".join(str(item) for item in ordered[:SHOWN]) + (", …" if len(ordered) > SHOWN else "")
-
-
-def _same(left: Any, right: Any) -> bool:
-    # References may come back from a file as arrays, and NaN equals nothing.
-    return left is right or bool(np.array_equal(np.asarray(left, dtype=object), np.asarray(right, dtype=object)))
 
 
 def _or_none(number: float) -> float | None:

@@ -2,7 +2,8 @@
 
 If the two systems were alike, then which of an item's two outputs came from which would be chance. So the test swaps
 them item by item, by whole rows of statistics, and asks how often a difference at least as large comes out (Fisher
-1935; for scores of whole corpora Riezler and Maxwell 2005, "approximate randomization").
+1935; for scores of whole corpora Riezler and Maxwell 2005, "approximate randomization"). Systems of several runs swap
+an item in all their runs at once.
 """
 
 import math
@@ -23,28 +24,46 @@ def paired_permutation(metric: Measure, base: Array, other: Array, *, resamples:
     Exact when at most 14 items differ; otherwise (k + 1) / (resamples + 1), whose least value is 1 / (resamples + 1)
     (Phipson and Smyth 2010). 1 when no item differs; NaN when the metric is undefined for either system.
     """
-    same_shape(base, other)
+    return permuted_runs(metric, [base], [other], resamples=resamples, seed=seed)
+
+
+def permuted_runs(
+    metric: Measure, base: Sequence[Array], other: Sequence[Array], *, resamples: int = 2000, seed: int = 0
+) -> float:
+    """`paired_permutation` for the mean score over runs, of which both systems have equally many.
+
+    It takes the runs as they are: it is no test of whether other seeds would have ordered the systems the same way.
+    """
+    for left, right in zip(base, other, strict=True):
+        same_shape(left, right)
     if resamples < 100:
         raise BadInput(f"a permutation test needs at least 100 resamples, got {resamples}. Try 2000.")
-    if undefined(metric, base, other):
+    if any(undefined(metric, left, right) for left, right in zip(base, other, strict=True)):
         return math.nan
-    differ = (base != other).any(axis=1)
+    differ = np.any([(left != right).any(axis=1) for left, right in zip(base, other, strict=True)], axis=0)
     if not differ.any():
         return 1.0
     # Swapping equal rows does nothing: they enter once, and only the differing ones are swapped.
-    table = np.concatenate([base[~differ], base[differ], other[differ]])
-    scores = metric.aggregate(base), metric.aggregate(other)
+    tables = [
+        np.concatenate([left[~differ], left[differ], right[differ]]) for left, right in zip(base, other, strict=True)
+    ]
+    scores = [sum(metric.aggregate(run) for run in runs) / len(runs) for runs in (base, other)]
     # A swap that gives the same difference in exact arithmetic must count, whatever the order of its sums.
     observed = abs(scores[1] - scores[0]) - 1e-9 * max(abs(scores[0]), abs(scores[1]))
     exact = int(differ.sum()) <= EXACT
-    masks = _every_swap(int(differ.sum())) if exact else _random_swaps(int(differ.sum()), resamples, len(table), seed)
+    masks = (
+        _every_swap(int(differ.sum())) if exact else _random_swaps(int(differ.sum()), resamples, len(tables[0]), seed)
+    )
     extreme = total = 0
     for mask in masks:
-        same = np.ones((len(mask), int((~differ).sum())))
-        left = metric.weighted(table, np.concatenate([same, 1 - mask, mask], axis=1))
-        right = metric.weighted(table, np.concatenate([same, mask, 1 - mask], axis=1))
+        # Column by column in memory, as sparse products of the metrics read it.
+        stayed, swapped = (np.ones((len(tables[0]), len(mask))).T for _ in range(2))
+        first, items = int((~differ).sum()), int(differ.sum())
+        stayed[:, first : first + items] = swapped[:, first + items :] = 1 - mask
+        stayed[:, first + items :] = swapped[:, first : first + items] = mask
+        difference = sum(metric.weighted(table, swapped) - metric.weighted(table, stayed) for table in tables)
         # A swap without a score is counted against the difference.
-        extreme += int((~(np.abs(right - left) < observed)).sum())
+        extreme += int((~(np.abs(difference) / len(tables) < observed)).sum())
         total += len(mask)
     return extreme / total if exact else (extreme + 1) / (total + 1)
 
