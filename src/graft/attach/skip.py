@@ -171,7 +171,7 @@ class _Skip:
         if self.computed is None and self.given is not None:
             self.given = None
             if not self.reached:
-                raise Refused(f"the {self.found.stack.name} did not run its layers, so they cannot be skipped.")
+                raise self._left_out()
 
     def begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         """Before the first layer: what the embeddings gave, without their dropout."""
@@ -199,6 +199,9 @@ class _Skip:
 
         return run
 
+    def _left_out(self) -> Refused:
+        return Refused(f"the {self.found.stack.name} did not run its layers, so they cannot be skipped.")
+
     def _states(self, module: nn.Module, rows: "Rows") -> list[State]:
         """The state of each row: kept, or computed now and kept where there is room."""
         found: list[State] = []
@@ -212,6 +215,8 @@ class _Skip:
                 for at in missing:
                     self.computed = {}
                     module(**_without_cache(module, rows.alone(at)))
+                    if any(layer not in self.computed for layer in self.found.layers):
+                        raise self._left_out()
                     found[at] = {layer: self.computed[layer] for layer in self.found.layers}
                     for layer, state in found[at].items():
                         self.store.put(rows.names[at], layer, state)

@@ -120,5 +120,9 @@ def _weights(adapter: Adapter, found: Frozen) -> dict[int, tuple[object, ...]]:
     """What the frozen layers, and what comes before them, are made of: the sum of each tensor, by layer."""
     made: dict[int, tuple[object, ...]] = {}
     for layer, path, tensor in tensors(adapter, found):
-        made[layer] = (*made.get(layer, ()), path, tensor.dtype, tensor.device, float(tensor.sum(dtype=torch.float64)))
+        made[layer] = (*made.get(layer, ()), path, tensor.dtype, tensor.device, _sum(tensor))
     return made
+
+
+def _sum(tensor: Tensor) -> float:
+    return float(tensor.detach().sum(dtype=torch.float64))
