@@ -70,7 +70,8 @@ def _act(module: nn.Module, work: Work, call: Call, args: tuple, kwargs: dict[st
         site = job.site
         x = first(args, kwargs) if job.point == "site" else call.captured["entry", site.name]
         share = y if site.rows is None else site.rows.take(y, -1)
-        new = in_dtype(job.part, share.dtype).after(x, share, site, call)
+        # Under autocast a part may answer in half precision to a share that is not.
+        new = in_dtype(job.part, share.dtype).after(x, share, site, call).to(share.dtype)
         y = new if site.rows is None else site.rows.put(y, new, -1)
     return with_first(output, y)
 

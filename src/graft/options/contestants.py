@@ -39,14 +39,17 @@ def settings_of(words: Sequence[str]) -> list[Setting]:
     """The settings of each contestant, several values of each, and its learning rate. Imports methods, so torch."""
     if not words:
         return []
-    from graft.tournament.contestant import RATE, fields_of as classes_of  # isort: skip
+    from graft.method import Method
+    from graft.tournament.contestant import fields_of as classes_of
 
     found = []
     for name, settings in classes_of(words).items():
         for key, kind in settings.items():
+            if kind is Method:
+                rate = Field(key, tuple[float, ...], "peak learning rate, which is then not searched", None)
+                found.append(Setting(rate, (f"{name}.{key}",), name))
+                continue
             field = next(field for field in fields_of(kind) if field.name == key.rpartition(".")[2])
             several = field.type if is_list(field.type) else tuple[field.type, ...]  # type: ignore[name-defined]
             found.append(Setting(replace(field, name=key, type=several), (f"{name}.{key}",), name))
-        rate = Field(RATE, tuple[float, ...], "peak learning rate, which is then not searched", None)
-        found.append(Setting(rate, (f"{name}.{RATE}",), name))
     return found

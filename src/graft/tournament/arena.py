@@ -19,6 +19,7 @@ from graft.data.task import Features, Task
 from graft.errors import BadInput
 from graft.loading import Base, Source, find_base, load_base
 from graft.tournament.design import Design, Place
+from graft.training.frozen import Trunk
 
 WRITERS = ("ForCausalLM", "LMHeadModel")  # how transformers ends the names of models that write
 
@@ -48,6 +49,7 @@ class Arena:
             )
         self.test = some(self.data.test, design.test_rows, 0)
         self._order = random.Random(0).sample(range(len(self.data.train)), len(self.data.train))
+        self.trunk = Trunk()  # what frozen layers give, for all who train above them only
         self._features: dict[tuple[int, str], list[Features]] = {}
 
     @property

@@ -66,7 +66,10 @@ def parsed(word: str) -> tuple[str, list[str]]:
 
 
 def fields_of(words: Sequence[str]) -> dict[str, dict[str, type]]:
-    """For each contestant the settings it takes, `rank` or (in a sum) `lora.rank`, and the class that has each."""
+    """For each contestant the settings it takes, `rank` or (in a sum) `lora.rank`, and the class that has each.
+
+    A method's learning rate, `lr`, is none of its fields: it stands with `Method` itself.
+    """
     found: dict[str, dict[str, type]] = {}
     for word in words:
         name, ways = parsed(word)
@@ -76,7 +79,9 @@ def fields_of(words: Sequence[str]) -> dict[str, dict[str, type]]:
         for way in ways:
             kind = _class(way)
             prefix = f"{way}." if len(ways) > 1 else ""
-            found[name] |= {f"{prefix}{f.name}": kind for f in fields(kind) if f.init}  # type: ignore[arg-type]
+            found[name] |= {f"{prefix}{f.name}": kind for f in fields(kind) if f.init}
+        if issubclass(kind, Method):
+            found[name][RATE] = Method
     return found
 
 
@@ -89,9 +94,9 @@ def assembled(words: Sequence[str], settings: Mapping[str, Settings]) -> list[Co
     wrong = [f"there is no contestant {name!r} to set {', '.join(given)} of" for name, given in settings.items()
              if name not in known]  # fmt: skip
     for name, given in settings.items():
-        odd = [key for key in given if name in known and key not in known[name] and key != RATE]
+        odd = [key for key in given if name in known and key not in known[name]]
         if odd:
-            wrong.append(f"{name} has no setting {', '.join(odd)}; it has: {', '.join([*known[name], RATE])}")
+            wrong.append(f"{name} has no setting {', '.join(odd)}; it has: {', '.join(known[name])}")
     if wrong:
         raise BadInput("; ".join(wrong) + ".")
     return [each for word in words for each in _points(word, settings.get(parsed(word)[0], {}))]
@@ -105,7 +110,7 @@ def _points(word: str, settings: Settings) -> list[Contestant]:
         given = dict(zip(settings, values, strict=True))
         at = tuple((axis, given[axis]) for axis in axes)
         label = "".join(f" {axis}={value}" for axis, value in at)
-        rate = given.pop(RATE, None)
+        rate = given.pop(RATE, None) if fields_of([word])[name].get(RATE) is Method else None
         points.append(Contestant(name + label, _built(ways, given), rate, name if axes else "", at))
     return points
 

@@ -66,7 +66,7 @@ def _tuned(design: Design, trial: Trial, arena: Arena, method: Method, keep: Pat
         options = training_of(design, trial, dict(trial.candidate).get("lr"), len(arena.rows(size)))
         with costs.Energy() as energy:
             fitted = fit(model, tokenizer, task, arena.features(size, "train"), arena.features(size, "validation"),
-                         adapter, options)  # fmt: skip
+                         adapter, options, trunk=arena.trunk)  # fmt: skip
         with use(model, NAME):
             finished = _scored(design, trial, arena, lambda rows: score(model, tokenizer, task, rows))
         finished.curve = [{**line, "seed": trial.seed} for line in fitted.history]

@@ -36,7 +36,7 @@ def _board(board: Mapping[str, Any], metric: Mapping[str, Any]) -> Table:
     table.add_column("")
     for title in (metric["title"], "95 %", *COLUMNS.values()):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("against the best", overflow="fold")
+    table.add_column("against the best", no_wrap=True)
     sign = -1 if metric["higher_is_better"] else 1
     for line in sorted(board["lines"], key=lambda line: _place(line, sign)):
         score, against = line["score"], line["against_best"]
@@ -53,7 +53,7 @@ def _board(board: Mapping[str, Any], metric: Mapping[str, Any]) -> Table:
 def _told(against: Mapping[str, Any] | None) -> tuple[str, str]:
     if against is None:
         return "", ""
-    return against["verdict"].partition(" (Δ")[0], STYLES.get(against["outcome"], "")
+    return against["verdict"].partition(" (")[0], STYLES.get(against["outcome"], "")
 
 
 def _place(line: Mapping[str, Any], sign: int) -> tuple[bool, float]:

@@ -1,0 +1,1 @@
+"""Ways to adapt one real encoder, compared by `graft compare` on real data; what was learned is in ../README.md."""
