@@ -44,7 +44,7 @@ def method(name: str) -> Entry:
     known = {key.lower(): entry for entry in methods().values() for key in (entry.class_name, entry.name)}
     word = name.strip().lower()
     if word not in known:
-        near = [known[key].name for key in difflib.get_close_matches(word, known, 1, 0)]
+        near = [known[key].name for key in difflib.get_close_matches(word, known, 1)]
         hint = f'; the nearest is "{near[0]}"' if near else ""
         raise BadInput(f'there is no method "{name}"{hint}. There are: {", ".join(methods())}.')
     return known[word]

@@ -17,7 +17,7 @@ def find(name: str) -> type[Entrant]:
     """The class of an entrant. Raises BadInput with the nearest name for an unknown one."""
     word = name.strip().lower()
     if word not in names():
-        near = difflib.get_close_matches(word, names(), 1, 0)
+        near = difflib.get_close_matches(word, names(), 1)
         hint = f"; the nearest is {near[0]!r}" if near else ""
         raise BadInput(f"there is no entrant {name!r}{hint}. There are: {', '.join(names())}.")
     module = importlib.import_module(f"{__name__}.{word}")
