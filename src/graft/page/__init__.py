@@ -8,6 +8,6 @@ data.py          what the script draws from
 html.py          fills template/: HTML by jinja2, one style sheet, a script without libraries
 """
 
-from graft.page.write import LIMIT, Written, write
+from graft.page.writing import LIMIT, Written, write
 
 __all__ = ["LIMIT", "Written", "write"]

@@ -5,7 +5,7 @@ from typing import Any
 
 from graft.page import costs, words
 from graft.page.marks import mark
-from graft.page.standings import Plain, done, title, value
+from graft.page.standings import Plain, done, titles, value
 
 MOST = 60  # points of a curve; more cannot be told apart at the width of a page
 
@@ -29,7 +29,7 @@ def drawn(standings: Plain) -> Plain:
             [each["name"], *vars(mark(at, each["kind"])).values()] for at, each in enumerate(standings["contestants"])
         ],
         "costs": [[each.key, each.title, each.unit] for each in kinds],
-        "boards": [_board(board, kinds, places, metric["higher_is_better"]) for board in standings["boards"]],
+        "boards": [_board(board, standings, kinds, places) for board in standings["boards"]],
         "ranks": ranks
         and {
             "average": ranks["average"],
@@ -54,8 +54,9 @@ def fronts(board: Mapping[str, Any], kinds: Sequence[costs.Cost], higher_is_bett
     return found
 
 
-def _board(board: Plain, kinds: Sequence[costs.Cost], places: Mapping[str, int], higher: bool) -> Plain:
-    points = []
+def _board(board: Plain, standings: Plain, kinds: Sequence[costs.Cost], places: Mapping[str, int]) -> Plain:
+    points, higher = [], standings["metric"]["higher_is_better"]
+    same = [each for each in standings["boards"] if _place(each) == _place(board)]
     for line in done(board, higher):
         score, spread = line["score"], line.get("spread") or {}
         spent = {
@@ -67,9 +68,15 @@ def _board(board: Plain, kinds: Sequence[costs.Cost], places: Mapping[str, int],
     curves = [[places[line["contestant"]], _runs(line["curve"])] for line in board["lines"] if line.get("curve")]
     lines = {key: [places[name] for name in names] for key, names in fronts(board, kinds, higher).items()}
     return {
-        "id": board["id"], "title": title(board), "points": points, "fronts": lines, "curves": curves,
+        "title": titles(standings)[board["id"]], "rows": board["rows"].get("train", 0),
+        "group": standings["boards"].index(same[0]), "points": points, "fronts": lines, "curves": curves,
         "reference": places.get(board.get("reference", ""), -1),
     }  # fmt: skip
+
+
+def _place(board: Mapping[str, Any]) -> tuple[str, str]:
+    """What boards of different sizes share."""
+    return board["model"], board["data"]
 
 
 def _runs(curve: Sequence[Mapping[str, Any]]) -> list[list[list[float | None]]]:

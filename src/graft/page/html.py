@@ -11,7 +11,7 @@ from typing import Any
 from graft.page import costs, data, items, maps, told, view, words
 from graft.page.items import Item, Kept
 from graft.page.marks import SHAPES, mark
-from graft.page.standings import Plain, done, parts, title
+from graft.page.standings import Plain, done, parts, titles
 
 TEMPLATE = Path(__file__).parent / "template"
 SCRIPTS = ("elements", "tables", "axes", "scatter", "lines", "ranks", "explorer", "main")
@@ -56,6 +56,8 @@ def _values(standings: Plain, kept: Kept, drawn: dict[str, list[Item]]) -> Plain
         "kept": kept,
         "level": told.level(standings),
         "score_first": "descending" if metric["higher_is_better"] else "ascending",
+        "environment": told.environment(standings),
+        "sizes": any(_sizes(board, standings) > 1 for board in standings["boards"]),
         "cheapest": told.cheapest(standings),
         "overview": view.overview(standings),
         "kinds": costs.measured(lines),
@@ -87,7 +89,7 @@ def _board(board: Plain, standings: Plain, drawn: list[Item]) -> Plain:
     labels = card.get("labels") or {}
     most = max(labels.values(), default=0) or 1
     return {
-        "title": title(board),
+        "title": titles(standings)[board["id"]],
         "parts": [part for at, part in enumerate(parts(board)) if at == 0 or _differ(standings, at)],
         "reference": board.get("reference"),
         "test": f"{rows_of.get('test', 0):,}",
@@ -114,6 +116,12 @@ def _board(board: Plain, standings: Plain, drawn: list[Item]) -> Plain:
 
 def _differ(standings: Plain, at: int) -> bool:
     return len({parts(board)[at] for board in standings["boards"]}) > 1
+
+
+def _sizes(board: Plain, standings: Plain) -> int:
+    """How many boards differ from this one by nothing but their rows, itself among them."""
+    same = (each for each in standings["boards"] if (each["model"], each["data"]) == (board["model"], board["data"]))
+    return len({each["rows"].get("train") for each in same})
 
 
 def _samples(board: Plain, standings: Plain, drawn: list[Item]) -> list[Plain]:
@@ -169,6 +177,7 @@ def _sections(values: Plain) -> list[tuple[str, str]]:
     shown = (
         ("scores", "Scores", True),
         ("quality", "Cost", True),
+        ("sizes", "Rows", values["sizes"]),
         ("curves", "Curves", values["any_curves"]),
         ("ranks", "Ranks", values["ranked"]),
         ("sweeps", "Sweeps", values["sweeps"] or values["ablations"] or values["transfer"]),

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from graft.page import costs, words
-from graft.page.standings import Plain, title, value
+from graft.page.standings import Plain, short, titles, value
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ def sweeps(standings: Plain) -> list[Plain]:
 def ablations(standings: Plain) -> list[HeatMap]:
     """What the score loses when an adapter's parts in a span of layers are switched off: first by last layer."""
     places, made = words.digits(standings["metric"]["unit"]), []
-    titles = {board["id"]: title(board) for board in standings["boards"]}
+    names = titles(standings)
     for ablation in standings.get("ablations") or []:
-        layers = [str(at) for at in range(ablation["layers"])]
+        layers = [str(at) for at in ablation["layers"]]
         found = {(str(each["first"]), str(each["last"])): each for each in ablation["loss"]}
         most = max((abs(each["change"]) for each in found.values() if each.get("change") is not None), default=0) or 1
         cells = tuple(tuple(_span(found.get((a, b)), places, most) for b in layers) for a in layers)
         made.append(
             HeatMap(
-                f"{ablation['contestant']} on {titles.get(ablation['board'], ablation['board'])}",
+                f"{ablation['contestant']} on {names.get(ablation['board'], ablation['board'])}",
                 "How the score changes when the adapter’s parts in these layers are off, without training again.",
                 "first layer off",
                 "last layer off",
@@ -66,14 +66,16 @@ def transfer(standings: Plain) -> list[HeatMap]:
     """Scores of what was trained on one data set and tested on another."""
     places, made = words.digits(standings["metric"]["unit"]), []
     for matrix in standings.get("transfer") or []:
-        names = tuple(str(name) for name in matrix["data"])
+        names = tuple(short(name) for name in matrix["data"])
         low, high = _ends([score for row in matrix["scores"] for score in row])
         cells = tuple(
             tuple(Heat(words.number(score, places), "", _heat(score, low, high)) for score in row)
             for row in matrix["scores"]
         )
         size = matrix.get("size")
-        where = " · ".join(str(each) for each in (f"{size:,} rows" if size else None, matrix.get("model")) if each)
+        where = " · ".join(
+            str(each) for each in (f"{size:,} rows" if size else None, short(matrix.get("model") or "")) if each
+        )
         made.append(
             HeatMap(
                 f"{matrix['contestant']}{', ' + where if where else ''}",
@@ -91,7 +93,6 @@ def transfer(standings: Plain) -> list[HeatMap]:
 def _sweep(sweep: Plain, standings: Plain) -> Plain:
     metric, axes = standings["metric"], sweep["axes"]
     places = words.digits(metric["unit"])
-    titles = {board["id"]: title(board) for board in standings["boards"]}
     by = {tuple(words.plain(each) for each in point["at"]): point for point in sweep["points"]}
     points = [
         {
@@ -104,7 +105,7 @@ def _sweep(sweep: Plain, standings: Plain) -> Plain:
     ]
     return {
         "name": sweep["contestant"],
-        "board": titles.get(sweep["board"], sweep["board"]),
+        "board": titles(standings).get(sweep["board"], sweep["board"]),
         "axes": [axis["name"] for axis in axes],
         "points": points,
         "maps": _grids(axes, by, places, metric["title"]) if len(axes) > 1 else [],

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from graft.page import maps, told, view, words
 from graft.page.maps import HeatMap
-from graft.page.standings import Plain, title
+from graft.page.standings import Plain, titles
 
 
 def render(standings: Plain) -> str:
@@ -17,7 +17,7 @@ def render(standings: Plain) -> str:
     if several:
         parts += ["## Every board", _overview(standings)]
     for board in standings["boards"]:
-        parts += [f"## {safe(title(board))}", *_board(board, standings)]
+        parts += [f"## {safe(titles(standings)[board['id']])}", *_board(board, standings)]
     parts += [*_sweeps(standings), *_record(standings)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -38,12 +38,12 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -
 
 def _overview(standings: Plain) -> str:
     ranked = bool(standings.get("ranks"))
-    titles = ["", *(safe(title(board)) for board in standings["boards"]), *(["average rank"] if ranked else [])]
+    columns = ["", *map(safe, titles(standings).values()), *(["average rank"] if ranked else [])]
     rows = []
     for row in view.overview(standings):
         cells = [f"**{cell.text}**" if cell.bold else cell.text for cell in row["cells"]]
         rows.append([safe(row["name"]), *cells, *([row["rank"].text] if ranked else [])])
-    return table(titles, rows) + "\n\nBold: not shown to be worse than the best of its board."
+    return table(columns, rows) + "\n\nBold: not shown to be worse than the best of its board."
 
 
 def _board(board: Plain, standings: Plain) -> list[str]:
@@ -110,7 +110,7 @@ def _record(standings: Plain) -> list[str]:
     parts += ["## Trials", told.trial_words(standings, 0), "\n".join(_failed(trial) for trial in failed)]
     parts += [
         "## Environment",
-        "\n".join(f"- {safe(name)}: {safe(value)}" for name, value in standings["environment"].items()),
+        "\n".join(f"- {safe(name)}: {safe(value)}" for name, value in told.environment(standings)),
     ]
     fence = "`" * (2 + max((len(run) for run in re.findall("`+", standings["command"])), default=1))
     return [*parts, "## Do it again", f"{fence}\n{standings['command']}\n{fence}"]

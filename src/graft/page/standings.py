@@ -1,6 +1,8 @@
 """Reading what a comparison left in its folder: standings.json, checked as far as the page relies on it."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ NEEDED: dict[str, Mapping[str, type | tuple[type, ...]]] = {
     "boards.pairs": {"a": str, "b": str, "comparison": dict},
     "trials": {"id": str, "contestant": str, "board": str, "status": str},
     "sweeps": {"contestant": str, "board": str, "axes": list, "points": list},
-    "ablations": {"contestant": str, "board": str, "layers": int, "loss": list},
+    "ablations": {"contestant": str, "board": str, "layers": list, "loss": list},
     "transfer": {"contestant": str, "data": list, "scores": list},
 }  # fmt: skip
 STATUSES = ("done", "failed", "refused")
@@ -58,15 +60,22 @@ def read(run: Path) -> Plain:
 
 
 def parts(board: Mapping[str, Any]) -> tuple[str, str, str]:
-    """A board's data, how many rows were trained on, and its base."""
+    """What a board is called: its data, how many rows were trained on, and its base; of folders the last name."""
     size = board["size"]
     rows = f"{size:,} rows" if isinstance(size, int) and size else str(size or "all rows")
-    return board["data"], rows, board["model"]
+    return short(board["data"]), rows, short(board["model"])
 
 
-def title(board: Mapping[str, Any]) -> str:
-    """What a board is called."""
-    return " · ".join(parts(board))
+def titles(standings: Plain) -> dict[str, str]:
+    """What each board is called, by its id; the ids themselves stand in for names that two boards would share."""
+    names = {board["id"]: " · ".join(parts(board)) for board in standings["boards"]}
+    shared = Counter(names.values())
+    return {board: f"{name} ({board})" if shared[name] > 1 else name for board, name in names.items()}
+
+
+def short(name: str) -> str:
+    """The last part of a path or of a Hugging Face id; anything else as it is."""
+    return name if "=" in name else re.split(r"[/\\]", name.rstrip("/\\"))[-1] or name
 
 
 def done(board: Mapping[str, Any], higher_is_better: bool) -> list[Plain]:

@@ -1,5 +1,9 @@
 """What the page and the report both say in words: who is cheapest, how it was done, by whom, how many trials."""
 
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
 from graft.page import costs, words
 from graft.page.items import Kept
 from graft.page.standings import Plain
@@ -38,7 +42,7 @@ def contestants(standings: Plain) -> list[Plain]:
             "name": each["name"],
             "summary": each.get("summary", ""),
             "kind": ", ".join(filter(None, (each["kind"], each.get("family")))),
-            "settings": words.settings(each.get("settings")) or "defaults",
+            "settings": _own(each.get("settings")) or "none",
             "searched": words.searched(each.get("searched")) or "nothing",
         }
         for each in standings["contestants"]
@@ -48,11 +52,16 @@ def contestants(standings: Plain) -> list[Plain]:
 def trial_words(standings: Plain, left: int) -> str:
     """How many trials there were, how many failed, and whether some are left out here."""
     found = standings["trials"]
-    failed = sum(trial["status"] != "done" for trial in found)
-    count = f"{len(found):,} trial{'' if len(found) == 1 else 's'}, " + (
-        f"{failed:,} failed." if failed else "none failed."
-    )
+    lost = Counter(trial["status"] for trial in found if trial["status"] != "done")
+    told = " and ".join(f"{count:,} {status}" for status, count in sorted(lost.items())) or "none failed"
+    count = f"{len(found):,} trial{'' if len(found) == 1 else 's'}, {told}."
     return count + (f" {left:,} of those that were done are left out here; standings.json has all." if left else "")
+
+
+def environment(standings: Plain) -> list[tuple[str, str]]:
+    """Versions and the machine, by name."""
+    found = standings["environment"].items()
+    return [(name.replace("_", " "), words.plain(value)) for name, value in found if value is not None]
 
 
 def judged(metric: Plain, kept: Kept) -> str:
@@ -68,3 +77,10 @@ def _listed(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(_listed(each) for each in value)
     return f"{value:,}" if isinstance(value, int) else words.plain(value)
+
+
+def _own(settings: Mapping[str, Any] | None) -> str:
+    """The settings of a way; of a sum those of its parts. What is not set is left out."""
+    if settings and "sum" in settings:
+        return " + ".join(f"{part.get('method', '')} ({_own(part)})" for part in settings["sum"])
+    return words.settings({key: each for key, each in (settings or {}).items() if key not in ("method", "entrant")})

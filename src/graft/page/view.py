@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graft.page import costs, words
-from graft.page.standings import Plain, done, title, value
+from graft.page.standings import Plain, done, titles, value
 
 OUTCOMES = {"better": "better", "worse": "worse"}
 
@@ -38,11 +38,12 @@ def scores(board: Plain, metric: Plain) -> list[Plain]:
     scale = _scale([line["score"] for line in ranked])
     rows = []
     for line in ranked:
-        score, first = line["score"], line is ranked[0]
+        score, first = line["score"], line["contestant"] == (board.get("best") or ranked[0]["contestant"])
         rows.append(
             {
                 "name": line["contestant"],
                 "status": "done",
+                "warning": line.get("error") or "",
                 "score": Cell(words.number(score["value"], places), words.interval(score, places), score["value"]),
                 "bar": _bar(score, scale),
                 "best": Cell("the best score", key=0.0) if first else verdict(line.get("against_best")),
@@ -71,7 +72,7 @@ def flips(comparison: Mapping[str, Any] | None) -> Cell:
     moved = (comparison or {}).get("flips")
     if not moved:
         return Cell(words.NOTHING)
-    up, down = len(moved["improved"]), len(moved["worsened"])
+    up, down = (each if isinstance(each, int) else len(each) for each in (moved["improved"], moved["worsened"]))
     return Cell(f"+{up:,} {words.MINUS}{down:,}", key=float(up - down))
 
 
@@ -152,7 +153,7 @@ def overview(standings: Plain) -> list[Plain]:
 
 def trials(standings: Plain, most: int) -> tuple[list[Plain], int]:
     """Every trial, and how many are left out when there are more than `most`: the failed ones are kept longest."""
-    titles = {board["id"]: title(board) for board in standings["boards"]}
+    names = titles(standings)
     found = standings["trials"]
     kept = sorted(range(len(found)), key=lambda at: (found[at]["status"] == "done", at))[:most]
     places = words.digits(standings["metric"]["unit"])
@@ -160,13 +161,13 @@ def trials(standings: Plain, most: int) -> tuple[list[Plain], int]:
         {
             "id": trial["id"],
             "contestant": trial["contestant"],
-            "board": titles.get(trial["board"], trial["board"]),
+            "board": names.get(trial["board"], trial["board"]),
             "status": trial["status"],
             "error": trial.get("error") or "",
             "seed": Cell(words.NOTHING if trial.get("seed") is None else str(trial["seed"]), key=trial.get("seed")),
             "candidate": words.settings(trial.get("candidate")) or words.NOTHING,
             "share": Cell(
-                words.NOTHING if trial.get("share") is None else f"{trial['share']:.0%}", key=trial.get("share")
+                words.NOTHING if trial.get("share") is None else f"{100 * trial['share']:g} %", key=trial.get("share")
             ),
             "validation": Cell(words.number(trial.get("validation"), places), key=trial.get("validation")),
             "score": Cell(words.number(trial.get("score"), places), key=trial.get("score")),

@@ -70,7 +70,7 @@ def seconds(value: float) -> str:
 
 def settings(chosen: Mapping[str, Any] | None) -> str:
     """`lr 0.003, rank 8`."""
-    return ", ".join(f"{name} {plain(each)}" for name, each in (chosen or {}).items())
+    return ", ".join(f"{name} {plain(each)}" for name, each in (chosen or {}).items() if each is not None)
 
 
 def searched(space: Mapping[str, Sequence[Any]] | None) -> str:

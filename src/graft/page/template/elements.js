@@ -12,7 +12,8 @@ function fill(node, attributes, children) {
 const html = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);
 const svg = (name, attributes = {}, ...children) => fill(document.createElementNS(SVG, name), attributes, children);
 
-const contestants = data.contestants.map(([name, color, shape, hollow]) => ({ name, color, shape, hollow }));
+// The second eight contestants have the colors of the first again, and dashed lines.
+const contestants = data.contestants.map(([name, color, shape, hollow], at) => ({ name, color, shape, hollow, line: `curve c${color}${at % 16 > 7 ? " dashed" : ""}` }));
 
 // A contestant's mark at a place of a chart, or inline before its name.
 const mark = (who, x, y) => svg("path", { d: data.shapes[who.shape], class: `mark c${who.color}${who.hollow ? " hollow" : ""}`, transform: `translate(${x} ${y})` });

@@ -74,8 +74,10 @@ function explorer() {
     $("flip-way").focus({ preventScroll: true });
   });
   const turn = (by) => { page += by; show(); $("items").scrollIntoView(); };
-  $("explorer").addEventListener("input", () => { page = 0; show(); });
-  $("explorer").addEventListener("reset", () => setTimeout(() => { page = 0; show(); }));
+  const again = () => { page = 0; show(); };
+  $("search").addEventListener("input", again);
+  $("explorer").addEventListener("change", again);
+  $("explorer").addEventListener("reset", () => setTimeout(again));
   $("explorer").addEventListener("submit", (event) => event.preventDefault());
   $("previous").addEventListener("click", () => turn(-1));
   $("next").addEventListener("click", () => turn(1));

@@ -7,6 +7,7 @@ const redraws = [
   data.costs.length ? plot($("plot-quality"), (width) => scatter(data.boards[board], value("cost"), width)) : () => {},
   plot($("plot-curves"), (width) => curves(data.boards[board], Number(value("curve-x")), Number(value("curve-y")), shown, width)),
 ];
+redraws.push(plot($("plot-sizes"), (width) => bySize(data.boards[board], width)));
 if (data.ranks) plot($("plot-ranks"), rankDiagram);
 for (const place of document.querySelectorAll("[data-sweep]")) plot(place, (width) => sweep(data.sweeps[place.dataset.sweep], width));
 const items = $("explorer") ? explorer() : () => {};

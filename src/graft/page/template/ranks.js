@@ -5,16 +5,16 @@ function rankDiagram(width) {
   const sorted = places.map((at, index) => ({ who: contestants[at], at, rank: average[index] })).sort((a, b) => a.rank - b.rank);
   const ranked = (at) => sorted.findIndex((each) => each.at === at);
   const bars = groups.filter((group) => group.length > 1).map((group) => group.map(ranked)).map((rows) => [Math.min(...rows), Math.max(...rows)]);
-  const text = `${sorted.map(({ who, rank }) => `${who.name} ${fixed(rank, 2)}`).join(", ")}. Critical difference ${fixed(critical, 2)}. Not told apart: ${bars.map(([low, high]) => sorted.slice(low, high + 1).map(({ who }) => who.name).join(", ")).join("; ") || "none"}.`;
+  const text = `${sorted.map(({ who, rank }) => `${who.name} ${fixed(rank, 2)}`).join(", ")}. Critical difference ${critical === null ? "unknown" : fixed(critical, 2)}. Not told apart: ${bars.map(([low, high]) => sorted.slice(low, high + 1).map(({ who }) => who.name).join(", ")).join("; ") || "none"}.`;
   return (width < 560 ? upright : flat)(sorted, bars, critical, width, text);
 }
 
 // The critical difference as a ruler, and the axis of ranks.
 function rankAxis(scale, count, top, critical) {
-  const end = scale.at(Math.min(1 + critical, scale.high)), start = scale.at(1), wide = scale.at(scale.high) - start;
+  const end = scale.at(Math.min(1 + (critical ?? 0), scale.high)), start = scale.at(1), wide = scale.at(scale.high) - start;
   const every = Math.ceil((count * 24) / wide), ticks = Array.from({ length: count }, (_, at) => at + 1).filter((tick) => (tick - 1) % every === 0);
   return svg("g", {}, svg("path", { d: `M${start} 22H${end}M${start} 17V27M${end} 17V27`, class: "base strong" }),
-    label(start, 12, `critical difference ${fixed(critical, 2)}`, { class: "name" }),
+    label(start, 12, critical === null ? "no critical difference" : `critical difference ${fixed(critical, 2)}`, { class: "name" }),
     svg("line", { x1: start, x2: scale.at(scale.high), y1: top, y2: top, class: "base strong" }),
     ticks.map((tick) => [svg("line", { x1: scale.at(tick), x2: scale.at(tick), y1: top - 6, y2: top, class: "base" }), label(scale.at(tick), top - 11, String(tick), { "text-anchor": "middle" })]));
 }
