@@ -22,11 +22,11 @@ by simulation (100,000s of draws, S = 3 and 5, every share of seeds, one system 
   alarms come at most as often as stated, at any p; at 5 %, 2.5 to 5 %.
 
 With 2 or 4 degrees of freedom hardly anything passes the correction for the 66 pairs of 12 contestants. From five
-contestants on a test therefore borrows from all of them, as Smyth (2004, "limma") does for genes, but to one side
-only: a variance below the contestants' mean goes half way up to it, none goes down, and ν counts twice. (Of 12
-contestants with 3 seeds a difference of 5 standard deviations between seeds is found 70 times in 100 instead of 10; with standard
-deviations that are equal, spread by e^±0.5 or e^±1, 4 : 1 or one 5 times the others', false alarms stay below 5 %.
-Full limma gives up to 15 %.) No variance in a test is below its items × seed part, which is known well.
+contestants on a test therefore borrows from all of them, as Smyth (2004, "limma") does for genes, but to one side only:
+a variance below the contestants' mean goes half way up to it, none goes down, and ν counts twice. Of 12 contestants
+with 3 seeds a difference of 5 standard deviations between seeds is then found 70 times in 100 instead of 10. With
+standard deviations that are equal, spread by e^±0.5 or e^±1, 4 : 1 or one 5 times the others', false alarms stay below
+5 % (full limma: up to 15 %). No variance in a test is below its items × seed part, which is known well.
 """
 
 import math

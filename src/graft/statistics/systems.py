@@ -8,7 +8,7 @@ import numpy as np
 
 from graft.errors import BadInput
 from graft.statistics.bootstrap import Interval, drawn, nowhere, quantiles, unusable, wilson
-from graft.statistics.components import components
+from graft.statistics.components import components, seeded
 from graft.statistics.measure import Array, Measure, Record
 from graft.statistics.pairing import Item, lined_up
 
@@ -82,13 +82,12 @@ def _interval(metric: Measure, scores: Array, draws: Array, items: int, level: f
     """A system's mean score over runs, from the scores and draws of its runs."""
     value, runs, mean = float(scores.mean()), len(scores), draws.mean(axis=1)
     if metric.proportion:
-        # As many independent items as would vary like these; runs that always agree are no more items than one run.
-        usable = mean[np.isfinite(mean)]
-        single = value * (100 - value)
-        effective = min(max(single / usable.var(), items), items * runs) if usable.var() > 0 and single > 0 else items
+        # As many independent items as would vary like these: runs that agree are no more items than one run.
+        single, spread = value * (100 - value), float(mean.var())
+        effective = min(max(single / spread, items), items * runs) if seeded(draws) and spread > 0 else items
         low, high = wilson(value, effective, level)
         middle = value
-        if runs == 1 or items == 1:
+        if items == 1 or not seeded(draws):
             return Interval(value, low, high, math.sqrt(single / items), runs=runs)
     elif reason := unusable(mean, items):
         return nowhere(value, reason, runs)
