@@ -15,7 +15,7 @@ def silenced(model: nn.Module, name: str, layers: Container[int]) -> Iterator[No
     """Within the `with`, the parts of adapter `name` at the numbered layers do nothing; heads and embeddings still do.
 
     Virtual keys that are off at every layer move no positions. Raises Refused for an adapter that has no parts to
-    switch off: it trains the base's own tensors, is merged, or acts outside the layers (virtual tokens, a side network).
+    switch off: it trains the base's own tensors, is merged, or acts outside the layers, as virtual tokens do.
     """
     record = require(model, name)
     adapter = record.adapters[name]
