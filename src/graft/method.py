@@ -165,6 +165,10 @@ class Method:
         """Trainable parameters by the method's own formula, from shapes alone."""
         raise NotImplementedError
 
+    def sizes(self) -> tuple[str, ...]:
+        """The hyperparameters that make it larger, or smaller, when they are changed in proportion; () for one size."""
+        return ()
+
     def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
         """A start that needs weights or data; most methods need neither."""
 

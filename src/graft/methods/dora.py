@@ -74,5 +74,8 @@ class DoRA(Method):
     def build(self, site: Site) -> Part:
         return WeightDecomposed(site, self.rank, self.alpha / self.rank, self.dropout)
 
+    def sizes(self) -> tuple[str, ...]:
+        return ("rank",)
+
     def count(self, sites: Sequence[Site]) -> int:
         return sum(self.rank * (site.inputs + site.outputs) + site.outputs for site in sites)

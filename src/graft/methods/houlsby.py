@@ -72,6 +72,9 @@ class Houlsby(Method):
             return StandIn(site)
         return Series(site.outputs, self.bottleneck, self.activation, self.std)
 
+    def sizes(self) -> tuple[str, ...]:
+        return ("bottleneck",)
+
     def count(self, sites: Sequence[Site]) -> int:
         r, blocks = self.bottleneck, [site for site in sites if site.role != "norm" or site.layer is not None]
         norms = sum(site.outputs * (1 + (site.bias is not None)) for site in blocks if site.role == "norm")

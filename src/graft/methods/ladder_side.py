@@ -168,6 +168,9 @@ class LadderSide(Method):
         rungs = sum(site.repeats for i, site in enumerate(_layers(sites, stack)) if self._kept(i))
         return stack.outputs, width, math.gcd(heads, width), rungs
 
+    def sizes(self) -> tuple[str, ...]:
+        return ("reduction",)
+
     def count(self, sites: Sequence[Site]) -> int:
         stacks, total = [site for site in sites if site.role == "stack"], 0
         for stack in stacks:

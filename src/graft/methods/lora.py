@@ -76,6 +76,9 @@ class LoRA(Method):
         kind = ExpertLowRank if site.batch else LowRank
         return kind(site, self.rank, self.scale, self.dropout)
 
+    def sizes(self) -> tuple[str, ...]:
+        return ("rank",)
+
     def count(self, sites: Sequence[Site]) -> int:
         return sum(_experts(site) * self.rank * (site.inputs + site.outputs) for site in sites)
 

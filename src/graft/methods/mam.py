@@ -43,6 +43,9 @@ class MAM(Method):
     def serving(self) -> Method:
         return replace(self, reparameterize=False)
 
+    def sizes(self) -> tuple[str, ...]:
+        return ("tokens", "hidden", "bottleneck") if self.reparameterize else ("tokens", "bottleneck")
+
     def count(self, sites: Sequence[Site]) -> int:
         prefix, parallel = self.methods()
         of = {role: [site for site in sites if site.role == role] for role in ("attention", "ffn")}

@@ -67,6 +67,9 @@ class ParallelAdapter(Method):
         scale = nn.Parameter(torch.ones(1)) if self.learned_scale else self.scale
         return Beside(site, self.bottleneck, scale, self.input == "residual", self.dropout)
 
+    def sizes(self) -> tuple[str, ...]:
+        return ("bottleneck",)
+
     def count(self, sites: Sequence[Site]) -> int:
         r = self.bottleneck
         return sum((s.inputs + s.outputs) * r + r + s.outputs + self.learned_scale for s in sites)

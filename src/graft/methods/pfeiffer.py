@@ -60,5 +60,8 @@ class Pfeiffer(Method):
     def build(self, site: Site) -> Part:
         return AfterNorm(site.outputs, self.bottleneck, self.activation, self.init)
 
+    def sizes(self) -> tuple[str, ...]:
+        return ("bottleneck",)
+
     def count(self, sites: Sequence[Site]) -> int:
         return sum(2 * site.outputs * self.bottleneck + self.bottleneck + site.outputs for site in sites)

@@ -130,6 +130,9 @@ class PrefixTuning(Method):
     def serving(self) -> Method:
         return replace(self, reparameterize=False)
 
+    def sizes(self) -> tuple[str, ...]:
+        return ("tokens", "hidden") if self.reparameterize else ("tokens",)
+
     def count(self, sites: Sequence[Site]) -> int:
         if self.reparameterize:
             return sum(self._network(group) for group in self._sets(sites))

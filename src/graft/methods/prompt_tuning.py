@@ -87,5 +87,8 @@ class PromptTuning(Method):
         # Whoever loads the tokens needs neither the words they began from nor a tokenizer.
         return replace(self, init="uniform", text="")
 
+    def sizes(self) -> tuple[str, ...]:
+        return ("tokens",)
+
     def count(self, sites: Sequence[Site]) -> int:
         return sum(self.tokens * site.outputs for site in sites[:1])

@@ -53,6 +53,9 @@ class TopLayers(Method):
             ]
         return [name for name in names if any(name.startswith(f"{path}.") for path in chosen)]
 
+    def sizes(self) -> tuple[str, ...]:
+        return ("k",) if self.k not in ("all", 0) else ()
+
     def count(self, sites: Sequence[Site]) -> int:
         return 0
 
