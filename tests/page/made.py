@@ -235,6 +235,7 @@ def _line(at: int, entry: Any, runs: Any, board: str, random: np.random.Generato
         for s in range(len(scores))
         for k in range(1, 21)
     ]
+    lost = 0.01 * trainable / 1e6
     costs = {
         "trainable": trainable,
         "changed": trainable,
@@ -249,7 +250,13 @@ def _line(at: int, entry: Any, runs: Any, board: str, random: np.random.Generato
         "latency_merged_ms": 9.8 if name in ("lora", "dora", "bitfit") else None,
         "rows_per_second": 640.0,
         "rows_per_second_merged": None,
-        "forgetting": 0.01 * trainable / 1e6 if kind == "method" else None,
+        "forgetting": {
+            "before": 3.1,
+            "after": 3.1 + lost,
+            "change": {"value": lost, "low": lost - 0.01, "high": lost + 0.01},
+        }
+        if kind == "method"
+        else None,
     }
     return {
         **empty,
@@ -285,5 +292,5 @@ def _comparison(runs: Any, base: str, other: str) -> dict[str, Any]:
 def _pairs(lines: list[dict[str, Any]], runs: Any) -> list[dict[str, Any]]:
     done = [line["contestant"] for line in lines if line["status"] == "done"][:6]
     pairs = [(a, b) for at, a in enumerate(done) for b in done[at + 1 :]]
-    made = [{"a": a, "b": b, "comparison": _comparison(runs, b, a)} for a, b in pairs]
+    made = [{"a": a, "b": b, "comparison": _comparison(runs, a, b)} for a, b in pairs]
     return [{**pair, "p_corrected": min(1.0, pair["comparison"]["p"] * 3)} for pair in made]

@@ -12,6 +12,7 @@ import pytest
 
 from graft import page
 from graft.errors import BadInput
+from graft.page import view
 from page import made
 
 
@@ -62,6 +63,17 @@ def test_the_data_of_the_page_are_the_standings(run: Path) -> None:
         assert data["items"]["texts"][packed[3]] == row["input"]
 
 
+def test_pairs_read_the_way_they_were_compared(run: Path) -> None:
+    standings = json.loads((run / "standings.json").read_text())
+    for board in standings["boards"]:
+        scores = {line["contestant"]: line["score"]["value"] for line in board["lines"] if line["score"]}
+        for pair, row in zip(board["pairs"], view.pairs(board), strict=True):
+            told = pair["comparison"]["verdict"]
+            assert row["verdict"].text and told.startswith(row["verdict"].text)
+            if told.startswith(("better", "worse")):
+                assert (scores[row["a"]] > scores[row["b"]]) == told.startswith("better")
+
+
 def test_tables_have_a_row_for_every_board_and_contestant(run: Path) -> None:
     standings = json.loads((run / "standings.json").read_text())
     lines = [(board, line) for board in standings["boards"] for line in board["lines"]]
@@ -73,6 +85,8 @@ def test_tables_have_a_row_for_every_board_and_contestant(run: Path) -> None:
         score = (line["score"] or {}).get("value")
         assert typed["score"] == score and row["score"] == ("" if score is None else str(score))
         assert typed["cost_trainable"] == line["costs"].get("trainable")
+        lost = (line["costs"].get("forgetting") or {}).get("change")
+        assert typed["cost_forgetting"] == (lost and lost["value"])
         assert typed["error"] == line["error"] and typed["cost_energy_kwh"] is None
         verdict = (line["against_best"] or {}).get("verdict")
         assert typed["against_best_verdict"] == verdict

@@ -44,7 +44,7 @@ KNOWN = (
     Cost("latency_merged_ms", "latency, merged", "ms", _in("ms")),
     Cost("rows_per_second", "throughput, attached", "rows/s", _in("rows/s"), False),
     Cost("rows_per_second_merged", "throughput, merged", "rows/s", _in("rows/s"), False),
-    Cost("forgetting", "forgetting", "", words.short),
+    Cost("forgetting", "forgetting, loss on other text", "nats/token", lambda value: f"{words.number(value, 3)}"),
 )
 
 

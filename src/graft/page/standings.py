@@ -56,6 +56,9 @@ def read(run: Path) -> Plain:
     if wrong := list(_problems(found)):
         shown = "; ".join(wrong[:10]) + (f"; and {len(wrong) - 10} more" if len(wrong) > 10 else "")
         raise BadInput(f"{path} cannot be shown: {shown}. Run `graft compare` again; it repeats no finished trial.")
+    for board in found["boards"]:
+        for line in board["lines"]:
+            _flatten(line)
     return found
 
 
@@ -89,6 +92,16 @@ def done(board: Mapping[str, Any], higher_is_better: bool) -> list[Plain]:
 def value(interval: Mapping[str, Any] | None) -> float | None:
     """The value of an interval that may be missing or undefined."""
     return None if interval is None else interval.get("value")
+
+
+def _flatten(line: Plain) -> None:
+    """Make a cost with an interval, as forgetting is, a number, and its interval the spread."""
+    for name, spent in (line.get("costs") or {}).items():
+        if isinstance(spent, dict):
+            change = spent.get("change") or {}
+            line["costs"][name] = value(change)
+            if change.get("low") is not None and change.get("high") is not None:
+                line["spread"] = {**(line.get("spread") or {}), name: [change["low"], change["high"]]}
 
 
 def _problems(found: Plain) -> Iterator[str]:

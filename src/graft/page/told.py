@@ -41,7 +41,9 @@ def contestants(standings: Plain) -> list[Plain]:
         {
             "name": each["name"],
             "summary": each.get("summary", ""),
-            "kind": ", ".join(filter(None, (each["kind"], each.get("family")))),
+            "kind": f"{each['family']} method"
+            if each["kind"] == "method" and each.get("family")
+            else each.get("family") or each["kind"],
             "settings": _own(each.get("settings")) or "none",
             "searched": words.searched(each.get("searched")) or "nothing",
         }

@@ -124,9 +124,9 @@ def details(board: Plain, metric: Plain) -> Plain:
 
 
 def pairs(board: Plain) -> list[Plain]:
-    """Every two contestants, with the corrected p-value."""
+    """Every two contestants, the second of a pair against its first, with the corrected p-value."""
     return [
-        {"a": pair["a"], "b": pair["b"], "verdict": verdict(pair["comparison"]),
+        {"a": pair["b"], "b": pair["a"], "verdict": verdict(pair["comparison"]),
          "p": Cell("–" if (p := pair.get("p_corrected")) is None else "< 0.0001" if p < 1e-4 else f"{p:.4f}", key=p)}
         for pair in board.get("pairs") or []
     ]  # fmt: skip
