@@ -49,6 +49,8 @@ def test_the_pareto_line_is_who_nobody_dominates(
         (words.seconds(3.21), "3.21 s"), (words.seconds(250), "4 min 10 s"), (words.seconds(7500), "2 h 5 min"),
         (words.seconds(3600), "1 h"),
         (words.settings({"lr": 0.003, "sites": "q v", "top": None}), "lr 0.003, sites q v"),
+        (words.span("0.7 s", "1.03 s"), "0.7 to 1.03 s"), (words.span("9 s", "2 min"), "9 s to 2 min"),
+        (words.span("3", "4"), "3 to 4"), (words.span("3 MiB", "3 MiB"), ""),
         (words.searched({"lr": [0.001, 0.003], "rank": [4]}), "lr 0.001 or 0.003; rank 4"),
         (words.cut("abcdef", 4), "abcd… (2 more characters)"),
         (costs.cost("trainable").shown(22713216.0), "22,713,216"),

@@ -88,7 +88,7 @@ def spent(board: Plain, metric: Plain) -> tuple[list[costs.Cost], list[Plain], l
         cells = []
         for kind in kinds:
             range_ = spread.get(kind.key)
-            more = f"{kind.shown(range_[0])} to {kind.shown(range_[1])}" if range_ else ""
+            more = words.span(kind.shown(range_[0]), kind.shown(range_[1])) if range_ else ""
             cells.append(Cell(kind.shown(have.get(kind.key)), more, have.get(kind.key)))
         score = value(line.get("score"))
         rows.append(

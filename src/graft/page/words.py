@@ -68,6 +68,14 @@ def seconds(value: float) -> str:
     return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
 
 
+def span(low: str, high: str) -> str:
+    """`0.7 to 1.03 s` from two amounts in words, the unit once; empty when they read the same."""
+    if low == high:
+        return ""
+    start, _, unit = low.rpartition(" ")
+    return f"{start if start and unit == high.rpartition(' ')[2] else low} to {high}"
+
+
 def settings(chosen: Mapping[str, Any] | None) -> str:
     """`lr 0.003, rank 8`."""
     return ", ".join(f"{name} {plain(each)}" for name, each in (chosen or {}).items() if each is not None)

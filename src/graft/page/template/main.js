@@ -25,6 +25,7 @@ function legend() {
 function choose(at) {
   board = at;
   for (const block of document.querySelectorAll("[data-board]")) block.hidden = Number(block.dataset.board) !== at;
+  for (const place of document.querySelectorAll("[data-of]")) place.textContent = data.boards[at].title;
   legend();
   for (const redraw of redraws) redraw();
   items(at);
