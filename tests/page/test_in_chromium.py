@@ -1,10 +1,14 @@
 """The page as a person meets it: opened from disk, clicked, typed at, narrow, dark, printed."""
 
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from graft import page
@@ -78,8 +82,6 @@ def test_the_keyboard_alone_sorts_and_skips(view: View) -> None:
 
 
 def test_search_rightness_and_flips_change_what_is_found(view: View, run: Path) -> None:
-    import pyarrow.parquet as pq
-
     rows = [row for row in pq.read_table(run / "items.parquet").to_pylist() if row["board"] == "minilm-trec-1000"]
     browser = view()
     assert count(browser) == len(rows) == 40
@@ -208,8 +210,6 @@ def test_it_prints_every_board_in_light(view: View) -> None:
 
 
 def test_one_board_with_nothing_but_failures_has_a_page_too(chromium: Browser, tmp_path: Path) -> None:
-    import json
-
     found = made.tournament(tmp_path, boards=1, contestants=2)
     for line in found["boards"][0]["lines"]:
         line |= {"status": "failed", "score": None, "error": "out of memory", "costs": {}, "curve": []}
@@ -220,4 +220,30 @@ def test_one_board_with_nothing_but_failures_has_a_page_too(chromium: Browser, t
     page.write(tmp_path)
     chromium.open(tmp_path / "page.html")
     assert "out of memory" in chromium.find("table.scores")[0].text
+    assert chromium.said() == []
+
+
+def test_a_graded_metric_where_less_is_better(chromium: Browser, tmp_path: Path) -> None:
+    found = made.tournament(tmp_path, boards=1, contestants=3, items=21, seeds=1)
+    found |= {"metric": {"name": "ter", "title": "TER", "unit": "%", "higher_is_better": False}, "ranks": None}
+    (tmp_path / "standings.json").write_text(json.dumps(found))
+    rows = pq.read_table(tmp_path / "items.parquet").to_pylist()
+    graded = [row | {"full.score": 3.5 * at, "lora.score": 40.25, "bitfit.score": 71.0} for at, row in enumerate(rows)]
+    pq.write_table(pa.Table.from_pylist(graded), tmp_path / "items.parquet")
+    page.write(tmp_path)
+    chromium.open(tmp_path / "page.html")
+    scores = column(chromium, chromium.find("table.scores")[0], 1)
+    assert scores == sorted(scores) and len(scores) == 3  # the best, which is the lowest, first
+    chromium.click(chromium.find("#explorer summary")[0])
+    chromium.choose("#rights label:nth-child(1) select", "better half")
+    middle = median(row[name] for row in graded for name in ("full.score", "lora.score", "bitfit.score"))
+    assert count(chromium) == sum(row["full.score"] < middle for row in graded) > 0
+    assert chromium.said() == []
+
+
+def test_one_item_and_one_seed_are_enough_for_a_page(chromium: Browser, tmp_path: Path) -> None:
+    made.tournament(tmp_path, boards=1, contestants=13, items=1, seeds=1)
+    page.write(tmp_path)
+    chromium.open(tmp_path / "page.html")
+    assert chromium.find("#count")[0].text == "1 of 1 items"
     assert chromium.said() == []
