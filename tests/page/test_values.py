@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graft.page import costs, items, standings, view, words
+from graft.page import costs, items, standings, told, view, words
 from graft.page.marks import mark
 
 numbers = st.integers(-3, 3).map(float)
@@ -103,6 +103,14 @@ def test_contestants_are_told_apart_by_color_and_shape() -> None:
 def test_a_verdict_keeps_every_word(verdict: str, main: str, more: str) -> None:
     cell = view.verdict({"verdict": verdict, "outcome": "worse", "difference": {"value": -47.5}})
     assert (cell.text, cell.more, cell.key) == (main, more, -47.5)
+
+
+@pytest.mark.parametrize(
+    ("unit", "better", "said"),
+    [("%", True, "Loss in %"), ("per token", False, "Loss per token (lower is better)"), ("", True, "Loss")],
+)
+def test_a_metric_is_named_with_its_unit(unit: str, better: bool, said: str) -> None:
+    assert told.metric_words({"title": "loss", "unit": unit, "higher_is_better": better}) == said
 
 
 def test_boards_are_called_by_last_names_and_by_ids_where_these_are_shared() -> None:

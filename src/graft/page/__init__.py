@@ -5,7 +5,9 @@ standings.py     reads and checks what a comparison left
 items.py         which items fit on the page, which are samples
 view.py maps.py  tables and heat maps as plain cells; words.py and costs.py: numbers as a person reads them
 data.py          what the script draws from
+told.py          sentences that page and report share
 html.py          fills template/: HTML by jinja2, one style sheet, a script without libraries
+markdown.py      report.md; table.py: results.csv and results.parquet
 """
 
 from graft.page.writing import LIMIT, Written, write

@@ -51,7 +51,7 @@ def ablations(standings: Plain) -> list[HeatMap]:
         made.append(
             HeatMap(
                 f"{ablation['contestant']} on {names.get(ablation['board'], ablation['board'])}",
-                "How the score changes when the adapter’s parts in these layers are off, without training again.",
+                "How the score changes without the adapter’s parts in these layers, nothing trained again. Darker: more.",
                 "first layer off",
                 "last layer off",
                 tuple(layers),
@@ -79,7 +79,7 @@ def transfer(standings: Plain) -> list[HeatMap]:
         made.append(
             HeatMap(
                 f"{matrix['contestant']}{', ' + where if where else ''}",
-                "Trained on one data set, tested on all.",
+                "Trained on one data set, tested on all. Darker is higher.",
                 "trained on",
                 "tested on",
                 names,
@@ -123,7 +123,7 @@ def _grids(axes: Sequence[Plain], by: Mapping[tuple[str, ...], Plain], places: i
             for row in values[0]
         )
         where = ", ".join(f"{axis['name']} {each}" for axis, each in zip(axes[2:], others, strict=True))
-        note = f"The {metric} with its interval, by {axes[0]['name']} and {axes[1]['name']}."
+        note = f"The {metric} with its interval, by {axes[0]['name']} and {axes[1]['name']}. Darker is higher."
         made.append(HeatMap(where, note, axes[0]["name"], axes[1]["name"], tuple(values[0]), tuple(values[1]), cells))
     return made
 

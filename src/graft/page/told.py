@@ -18,7 +18,8 @@ def cheapest(standings: Plain) -> list[Plain]:
 def metric_words(metric: Plain) -> str:
     """`Accuracy in %`."""
     name = metric["title"][:1].upper() + metric["title"][1:]
-    unit = f" in {metric['unit']}" if metric["unit"] else ""
+    unit = metric["unit"]
+    unit = f" {unit}" if unit.startswith("per ") else f" in {unit}" if unit else ""
     return f"{name}{unit}{'' if metric['higher_is_better'] else ' (lower is better)'}"
 
 

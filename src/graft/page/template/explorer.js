@@ -27,6 +27,7 @@ function explorer() {
     if (is === null) return null;
     const graded = judges[item.board][0], seeds = !graded && value > 0 && value < 100 ? ` in ${Math.round(is ? value : 100 - value)} % of seeds` : "";
     const text = graded ? `score ${score(value)}` : `${is ? "right" : "wrong"}${seeds}`;
+    if (graded) return html("span", { class: "judged" }, text);
     return html("span", { class: `judged ${is ? "right" : "wrong"}` }, html("span", { "aria-hidden": "true" }, is ? "✓ " : "✗ "), text);
   }
 
