@@ -51,7 +51,7 @@ def ablations(standings: Plain) -> list[HeatMap]:
         made.append(
             HeatMap(
                 f"{ablation['contestant']} on {names.get(ablation['board'], ablation['board'])}",
-                "How the score changes without the adapter’s parts in these layers, nothing trained again. Darker: more.",
+                "How the score changes without the adapter’s parts in these layers, nothing retrained. Darker: more.",
                 "first layer off",
                 "last layer off",
                 tuple(layers),
