@@ -67,7 +67,7 @@ def _command(verb: str, arguments: list[str], entries: list[recipe.Entry]) -> tu
     # Only help does without the settings of what is chosen by default: they would cost it an import of torch.
     helped = bool({"--help", "-h"} & set(arguments))
     defaults = {} if helped else {field.name: field.default for field in fields}
-    if contestants.OPTION in {field.name for field in fields}:
+    if _takes_contestants(verb):
         asked, entries = contestants.choose(arguments, entries, defaults.get(contestants.OPTION, ()))
         app = _subcommand(verb, fields, contestants.settings_of(asked), lambda chosen: {"settings": chosen})
     else:
@@ -81,8 +81,12 @@ def _command(verb: str, arguments: list[str], entries: list[recipe.Entry]) -> tu
 def _fields(verb: str) -> list[Field]:
     """The options of a verb. Settings of contestants are spelled out on the command line, as options of each."""
     fields = fields_of(verbs.module(verb).Options)
-    spelled_out = "settings" if any(field.name == contestants.OPTION for field in fields) else ""
-    return [field for field in fields if field.name != spelled_out]
+    return [field for field in fields if field.name != "settings"] if _takes_contestants(verb) else fields
+
+
+def _takes_contestants(verb: str) -> bool:
+    """Whether a verb takes contestants and settings of theirs."""
+    return {contestants.OPTION, "settings"} <= {field.name for field in fields_of(verbs.module(verb).Options)}
 
 
 def _building(methods: list[str]) -> Callable[[dict[str, dict[str, Any]]], dict[str, Any]]:

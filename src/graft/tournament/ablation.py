@@ -3,9 +3,8 @@
 from typing import Any
 
 from graft import metrics
-from graft.attach.silence import silenced
+from graft.attach.silence import layers_of, silenced
 from graft.attach.spot import require
-from graft.errors import Refused
 from graft.scoring import score
 from graft.tournament.arena import Arena
 
@@ -13,13 +12,10 @@ from graft.tournament.arena import Arena
 def spans(arena: Arena, name: str) -> dict[str, Any]:
     """The score on the test rows without the adapter's parts at layers first to last, for every such span.
 
-    Nothing is trained again. Raises Refused for an adapter that has no parts at numbered layers.
+    Nothing is trained again. Raises Refused for an adapter that has no parts to switch off (see `silenced`).
     """
     chosen = metrics.get(arena.design.metric or arena.task.metrics[0])
-    placed = require(arena.model, name).adapters[name].placed
-    layers = sorted({p.site.layer for p in placed if p.site is not None and p.site.layer is not None and not p.head})
-    if not layers:
-        raise Refused(f"{name}: there is no part at a layer that could be switched off.")
+    layers = layers_of(require(arena.model, name).adapters[name])
 
     def scored() -> float:
         return chosen.score(score(arena.model, arena.tokenizer, arena.task, arena.test)).value

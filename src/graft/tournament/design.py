@@ -39,7 +39,7 @@ class Design:
     `sizes`: train rows, 0 for all. `trials`: candidates that each contestant may try. `least_steps`: optimizer steps at
     least, where few rows make few of them in all epochs. `length`: tokens of a row at most. `ablate`: also score every
     adapter without each span of layers. `transfer`: also score it on the test rows of the other data sets. `keep`: the
-    adapters of the first seed stay on disk.
+    adapters of the first seed stay on disk. `notes`: what else a reader should know of how it was compared.
     """
 
     models: tuple[str, ...]
@@ -64,6 +64,7 @@ class Design:
     dtype: Precision = "auto"
     device: str = "auto"
     trust_remote_code: bool = False
+    notes: tuple[str, ...] = ()
 
     def places(self) -> list[Place]:
         """All places, those of one base and data set side by side, so that it is loaded once."""

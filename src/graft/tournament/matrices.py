@@ -57,7 +57,7 @@ def ablations(design: Design, boards: Sequence[Board], done: Mapping[str, Any]) 
     for board in boards:
         for name, way in courses(design, board, dict(done)).items():
             first = next((done[trial.id].get("ablation") for trial in way.final[:1] if trial.id in done), None)
-            if first:
+            if first and "refused" not in first:  # who has no parts at layers is in no picture
                 found.append({"contestant": name, "board": board.id, **first})
     return found
 

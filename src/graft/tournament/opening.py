@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from graft.tournament.arena import Arenas, title
 from graft.tournament.contestant import assembled
 from graft.tournament.crew import Alone, Cluster, Crew, Processes
 from graft.tournament.design import Design, Rows
+from graft.tournament.matching import budget, matched
 from graft.tournament.playing import Board
 from graft.tournament.running import headline
 from graft.tournament.search import candidates, expected
@@ -53,7 +54,11 @@ def designed(options: "Options") -> Design:
     autocast = (options.dtype == "auto" and fast_bf16(device)) or (in_place and in_bf16(options.dtype, device))
     data = zip(options.data, _each(options.columns, options.data, "columns"),
                _each(options.template, options.data, "template"), strict=True)  # fmt: skip
-    return Design(
+    if options.match is not None:
+        budget(options.match)
+        if len(options.model) > 1:
+            raise BadInput("--match makes contestants alike on one base; compare at one --model at a time.")
+    design = Design(
         models=tuple(options.model), data=tuple(Rows(*each) for each in data),
         contestants=ways,
         training=TrainingOptions(
@@ -71,6 +76,17 @@ def designed(options: "Options") -> Design:
         dtype="fp32" if autocast else options.dtype,
         device=options.device, trust_remote_code=options.trust_remote_code,
     )  # fmt: skip
+    return design if options.match is None else _matched(design, options.match)
+
+
+def _matched(design: Design, target: str) -> Design:
+    """The design with contestants as large as the target allows."""
+    arena = Arenas(design).at(design.places()[0])
+    longest = min(design.length or arena.task.max_length, arena.task.max_length)
+    alike, notes = matched(
+        design.contestants, target, arena.model, batch=design.training.batch, tokens=longest
+    )  # fmt: skip
+    return replace(design, contestants=tuple(alike), notes=(f"Contestants are matched by {target}.", *notes))
 
 
 def boards(design: Design) -> list[Board]:

@@ -12,7 +12,7 @@ import torch
 from graft import checkpoint, metrics
 from graft.attach import attach, detach, probe, use
 from graft.data.task import Record
-from graft.errors import GraftError
+from graft.errors import GraftError, Refused
 from graft.memory import Peak
 from graft.method import Method
 from graft.scoring import example, score
@@ -20,6 +20,7 @@ from graft.tournament import ablation, costs, transfer
 from graft.tournament.arena import Arena
 from graft.tournament.design import Design, Trial, training_of
 from graft.tournament.entrant import Entrant
+from graft.training.frozen import Trunk
 from graft.training.loop import fit
 
 NAME = "contestant"
@@ -63,19 +64,21 @@ def _tuned(design: Design, trial: Trial, arena: Arena, method: Method, keep: Pat
     torch.manual_seed(trial.seed)
     adapter = attach(model, method, NAME, tokenizer=tokenizer)
     try:
+        # A final trial computes what frozen layers give by itself, so that its costs are those of a run of its own.
         options = training_of(design, trial, dict(trial.candidate).get("lr"), len(arena.rows(size)))
         with costs.Energy() as energy:
             fitted = fit(model, tokenizer, task, arena.features(size, "train"), arena.features(size, "validation"),
-                         adapter, options, trunk=arena.trunk)  # fmt: skip
+                         adapter, options, trunk=Trunk() if trial.final else arena.trunk)  # fmt: skip
         with use(model, NAME):
             finished = _scored(design, trial, arena, lambda rows: score(model, tokenizer, task, rows))
         finished.curve = [{**line, "seed": trial.seed} for line in fitted.history]
         if not trial.final:
+            finished.result["validation_loss"] = fitted.best_loss
             return finished
         probe(model, NAME, example(model, tokenizer, task, arena.test[0]))
         finished.result["costs"] |= costs.of_adapter(arena, adapter, fitted, energy.kwh, size)
         if design.ablate:
-            finished.result["ablation"] = ablation.spans(arena, NAME)
+            finished.result["ablation"] = _ablated(arena)
         if arenas:
             finished.result["transfer"] = transfer.scores(arena, NAME, arenas, headline(design, arena))
         if keep is not None and not method.in_place:
@@ -84,6 +87,13 @@ def _tuned(design: Design, trial: Trial, arena: Arena, method: Method, keep: Pat
         return finished
     finally:
         detach(model, NAME)
+
+
+def _ablated(arena: Arena) -> dict[str, Any]:
+    try:
+        return ablation.spans(arena, NAME)
+    except Refused as error:  # there is nothing to switch off, which is no failure of the contestant
+        return {"refused": str(error)}
 
 
 def _fitted(trial: Trial, arena: Arena, entrant: Entrant) -> Finished:

@@ -69,10 +69,10 @@ def course(design: Design, place: Place, contestant: Contestant, facts: str, res
         tried += rung
         if missing := [each for each in rung if each.id not in results]:
             return Course(tried, None, [], missing)
-        scores = [_value(results[each.id], higher_is_better) for each in rung]
-        scored = sorted((-score, at) for at, score in enumerate(scores) if score is not None)
+        ranked = sorted((merit, at) for at, each in enumerate(rung)
+                        if (merit := _merit(results[each.id], higher_is_better)) is not None)  # fmt: skip
         kept = math.ceil(len(field) / 2) if _graded(contestant) else 1
-        field = [field[at] for _, at in scored[:kept]]
+        field = [field[at] for _, at in ranked[:kept]]
     if not field:
         return Course(tried, None, [], [])
     final = [trial(field[0], seed, 1.0, final=True) for seed in _seeds(design, contestant)]
@@ -103,6 +103,9 @@ def _seeds(design: Design, contestant: Contestant) -> tuple[int, ...]:
     return design.seeds if seeded else design.seeds[:1]
 
 
-def _value(result: dict[str, Any], higher_is_better: bool) -> float | None:
-    value = result.get("validation")
-    return None if value is None else value if higher_is_better else -value
+def _merit(result: dict[str, Any], higher_is_better: bool) -> tuple[float, float] | None:
+    """How a candidate ranks, the least first: by its validation score, and where that is equal by its loss."""
+    value, loss = result.get("validation"), result.get("validation_loss")
+    if value is None:
+        return None
+    return -value if higher_is_better else value, math.inf if loss is None else loss

@@ -85,8 +85,9 @@ def _protocol(design: Design) -> dict[str, Any]:
         "among those of a larger one.",
         "Intervals are of 95 %, over seeds and items; two contestants are told apart when the interval of their "
         "difference excludes zero and the test, corrected by Holm over all pairs of a board, has p of at most 0.05.",
-        "What is measured is the median over seeds. What frozen layers give is computed once, for all who train above "
-        "them only: seconds count it where it was first needed, floating point operations as if it were not shared.",
+        "What is measured is the median over seeds. Who trains above frozen layers only computes what those give once "
+        "for each row, without their dropout; its time is counted.",
+        *design.notes,
     ]
     return {"seeds": list(design.seeds), "trials": design.trials, "sizes": list(design.sizes), "training": training,
             "level": 0.95, "resamples": 2000, "text": text}  # fmt: skip
