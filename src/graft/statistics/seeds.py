@@ -81,7 +81,7 @@ def pairs(
     variances = [float(system.scores.var(ddof=1)) for system in loaded if not system.reason and seeded(system.draws)]
     test = _Test(
         shared=float(np.mean(variances)) if len(variances) >= ENOUGH else None,
-        swaps=max(resamples, math.ceil(2 * len(couples) / (1 - level))),
+        swaps=max(resamples, math.ceil(4 * len(couples) / (1 - level))),
         level=1 - (1 - level) / max(1, len(couples)),
     )
     found = {(a.name, b.name): _compared(settings, a, b, names, test) for a, b in couples}
