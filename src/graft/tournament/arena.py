@@ -106,9 +106,10 @@ class Arena:
 
     def begin(self, seed: int) -> None:
         """Start a trial: the tensors that the checkpoint lacks are drawn anew from the seed."""
-        torch.manual_seed(seed)
         modules: dict[str, nn.Module] = {}
-        for path in self.fresh:
+        fresh = self.fresh  # which may load the base, and that draws random numbers too
+        torch.manual_seed(seed)
+        for path in fresh:
             parameter = self.model.get_parameter(path)
             parameter._is_hf_initialized = False  # type: ignore[attr-defined]  # or transformers leaves it as it is
             modules[path.rpartition(".")[0]] = self.model.get_submodule(path.rpartition(".")[0])
