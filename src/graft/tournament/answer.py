@@ -4,29 +4,32 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graft.page import costs
+
 Board = Mapping[str, Any]
 
-COSTS = {
-    "trainable": "to train in parameters", "stored_bytes": "to store", "training_seconds": "in training time",
-    "peak_bytes": "in memory while training", "flops": "in arithmetic", "latency_ms": "to answer with",
-}  # fmt: skip
+COSTS = ("trainable", "stored_bytes", "training_seconds", "peak_bytes", "flops", "latency_ms")
 
 
 def answered(boards: Sequence[Board], metric: Mapping[str, Any]) -> dict[str, Any]:
     """The sentence, the cheapest and the Pareto set by each cost, and what a doubled budget would likely settle."""
     fit = eligible(boards)
     cheapest = {}
-    for cost, words in COSTS.items():
-        known = {name: value for name in fit if (value := mean_cost(boards, name, cost)) is not None}
+    for key in COSTS:
+        known = {name: value for name in fit if (value := mean_cost(boards, name, key)) is not None}
         if known:
             name = min(known, key=lambda each: (known[each], -mean_score(boards, each, metric), each))
-            cheapest[cost] = {"contestant": name, "value": known[name],
-                              "sentence": f"{name} is the cheapest {words} ({amount(cost, known[name])})."}  # fmt: skip
+            shown, title = costs.cost(key).shown(known[name]), costs.cost(key).title
+            cheapest[key] = {
+                "contestant": name,
+                "shown": shown,
+                "sentence": f"{name} needs the least {title}: {shown}.",
+            }
     return {
-        "sentence": _sentence(boards, metric, fit, cheapest),
+        "sentence": _sentence(boards, fit, cheapest),
         "eligible": fit,
         "cheapest": cheapest,
-        "pareto": {cost: front(boards, metric, cost) for cost in COSTS},
+        "pareto": {key: front(boards, metric, key) for key in COSTS},
         "doubled": _doubled(boards),
     }
 
@@ -37,26 +40,21 @@ def eligible(boards: Sequence[Board]) -> list[str]:
     return [name for name in names if all(_line(board, name)["equal_to_best"] for board in boards)]
 
 
-def front(boards: Sequence[Board], metric: Mapping[str, Any], cost: str) -> list[str]:
-    """The Pareto set: nobody else is at least as good and as cheap, and better or cheaper; from cheap to dear."""
+def front(boards: Sequence[Board], metric: Mapping[str, Any], key: str) -> list[str]:
+    """The Pareto set over all boards: nobody else is at least as good and as cheap, and better or cheaper."""
     names = [line["contestant"] for line in boards[0]["lines"]] if boards else []
     points = [
-        (value, -mean_score(boards, name, metric), name)
+        (name, spent, mean_score(boards, name, metric))
         for name in names
         if all(_line(board, name)["status"] == "done" for board in boards)
-        and (value := mean_cost(boards, name, cost)) is not None
+        and (spent := mean_cost(boards, name, key)) is not None
     ]
-    found, best = [], math.inf
-    for _, loss, name in sorted(points):
-        if loss < best:
-            found.append(name)
-            best = loss
-    return found
+    return costs.front(points)
 
 
-def mean_cost(boards: Sequence[Board], name: str, cost: str) -> float | None:
+def mean_cost(boards: Sequence[Board], name: str, key: str) -> float | None:
     """A contestant's cost, on average over the boards; None where one has none."""
-    values = [_line(board, name)["costs"].get(cost) for board in boards]
+    values = [_line(board, name)["costs"].get(key) for board in boards]
     return None if None in values or not values else sum(values) / len(values)
 
 
@@ -68,34 +66,20 @@ def mean_score(boards: Sequence[Board], name: str, metric: Mapping[str, Any]) ->
     return -math.inf if undefined else sign * sum(values) / len(values)
 
 
-def amount(cost: str, value: float) -> str:
-    """A cost with its unit, for people."""
-    if cost.endswith("bytes"):
-        power = min(int(math.log(max(value, 1), 1024)), 4)
-        return f"{value / 1024**power:,.{0 if power == 0 else 1}f} {['B', 'KiB', 'MiB', 'GiB', 'TiB'][power]}"
-    if cost == "training_seconds":
-        return f"{value:,.1f} s"
-    if cost == "latency_ms":
-        return f"{value:,.1f} ms"
-    return f"{value:,.3g}" if cost == "flops" else f"{value:,.0f}"
-
-
-def _sentence(
-    boards: Sequence[Board], metric: Mapping[str, Any], fit: list[str], cheapest: Mapping[str, Mapping[str, Any]]
-) -> str:
-    done = [line for board in boards for line in board["lines"] if line["status"] == "done"]
-    if not done:
+def _sentence(boards: Sequence[Board], fit: list[str], cheapest: Mapping[str, Mapping[str, Any]]) -> str:
+    if not any(line["status"] == "done" for board in boards for line in board["lines"]):
         return "No contestant finished: there is nothing to compare."
-    where = "" if len(boards) == 1 else f" on all {len(boards)} boards"
+    where = "" if len(boards) == 1 else f" on any of {len(boards)} boards"
     if not fit:
-        return f"No contestant holds{where}: each is shown to be worse than the best on some board."
-    by_kind: dict[str, list[str]] = {}
-    for cost, found in cheapest.items():
-        by_kind.setdefault(found["contestant"], []).append(f"{COSTS[cost]} ({amount(cost, found['value'])})")
-    told = "; ".join(f"{name} is the cheapest {_listed(kinds)}" for name, kinds in by_kind.items())
-    bests = sorted({board["best"] for board in boards if board["best"]})
-    against = f"the best, {bests[0]}" if len(bests) == 1 else "the best of each board"
-    return f"Of those not shown to be worse than {against}{where}: {told}."
+        return "No contestant holds everywhere: each is shown to be worse than the best of some board."
+    bests = {board["best"] for board in boards if board["best"]}
+    best = f"the best, {bests.pop()}" if len(bests) == 1 else "the best"
+    if len(fit) == 1:
+        return f"{fit[0]} is the only one not shown to be worse than {best}{where}."
+    store, train = (cheapest.get(key) for key in ("stored_bytes", "training_seconds"))
+    told = [f"{each['contestant']} is the cheapest {words} ({each['shown']})"
+            for each, words in ((store, "to store"), (train, "to train")) if each]  # fmt: skip
+    return f"{' and '.join(told)} of those not shown to be worse than {best}{where}."
 
 
 def _doubled(boards: Sequence[Board]) -> str:

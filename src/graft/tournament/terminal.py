@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from graft.tournament.answer import amount
+from graft.page.costs import cost
 
 COLUMNS = {"trainable": "trainable", "stored_bytes": "stored", "training_seconds": "time", "peak_bytes": "memory"}
 STYLES = {"worse": "red", "better": "green", "same": "dim"}
@@ -62,7 +62,7 @@ def _place(line: Mapping[str, Any], sign: int) -> tuple[bool, float]:
 
 
 def _cell(costs: Mapping[str, Any], name: str) -> str:
-    return "" if costs.get(name) is None else amount(name, costs[name])
+    return "" if costs.get(name) is None else cost(name).shown(costs[name])
 
 
 def _number(value: float | None) -> str:
