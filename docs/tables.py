@@ -1,8 +1,8 @@
 """Tables inside written pages. `<!-- methods -->` … `<!-- /methods -->` in a page holds what `methods()` here gives."""
 
+import csv
 import importlib
 import inspect
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +15,10 @@ from graft.data import tasks as task_files
 from graft.data.kinds import KINDS
 from graft.data.rows import ALLOWANCES
 from graft.errors import Refused
+from graft.page import costs, words
 
-RESULTS = Path(__file__).parent / "results.json"
+RESULTS = Path(__file__).parent / "results.csv"
+SHOWN = ("trainable", "stored_bytes", "training_seconds", "peak_bytes")
 FAMILIES = {
     "parameter": "Change the parameters", "function": "Change what passes", "selective": "Train some of the base's own",
     "input": "Add to the input", "side": "A network beside the base", "hybrid": "Sums",
@@ -92,36 +94,35 @@ def allowances() -> str:
 
 
 def results() -> str:
-    """What `graft demo --json` measured, once it is in results.json; nothing before that."""
+    """What `graft demo` measured, once its results.csv is here; nothing before that."""
     if not RESULTS.exists():
         return ""
-    found = json.loads(RESULTS.read_text(encoding="utf-8"))
-    rows = found["rows"]
+    with RESULTS.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    first = lines[0]
     text = (
-        f"Measured by `make demo`: the bundled base **{found['base']}** learns to describe functions from "
-        f"{rows['train']:,} of them, and is scored on {rows['test']:,} of the standard library that it has not seen. "
-        f"One seed, no search, {found['seconds']:g} seconds of training each; 95 % intervals of the difference.\n\n"
-        "| | trainable | stored | peak memory | perplexity | ROUGE-L | against the base |\n"
-        "|---|--:|--:|--:|--:|--:|--:|\n"
+        f"Measured by `make demo`: the bundled base **{first['model']}** learns to describe functions from "
+        f"{int(first['rows_train']):,} of them, and is scored on {first['rows_test']} of the standard library that it "
+        "has not seen. One seed, no search, the same seconds of training for each; 95 % intervals.\n\n"
+        "| | trainable | stored | training | peak memory | perplexity | ROUGE-L | against the base |\n"
+        "|---|--:|--:|--:|--:|--:|--:|--:|\n"
     )
-    for number, (name, one) in enumerate(found["methods"].items()):
-        scores = one["scores"]["metrics"]
-        if not number:
-            base = [scores[metric]["base"]["value"] for metric in ("perplexity", "rougeL")]
-            text += f"| the base, untouched | 0 | | | {base[0]:.1f} | {base[1]:.1f} | |\n"
-        gain = scores["rougeL"]["difference"]
-        text += (
-            f"| {_title(name)} | {one['trainable']:,} | {_size(one['stored_bytes'])} "
-            f"| {one['peak_memory_bytes'] / 2**20:,.0f} MiB | {scores['perplexity']['other']['value']:.1f} "
-            f"| {scores['rougeL']['other']['value']:.1f} "
-            f"| {gain['value']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f}) |\n"
-        )
+    for line in sorted(lines, key=lambda line: float(line["score"] or "nan"), reverse=True):
+        cells = [costs.cost(key).shown(_number(line[f"cost_{key}"])) for key in SHOWN]
+        score, perplexity = (words.number(_number(line[name]), 1) for name in ("score", "metric_perplexity"))
+        gain = [_number(line[f"against_reference_{name}"]) for name in ("difference", "low", "high")]
+        against = "" if gain[0] is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*gain)
+        text += f"| {_title(line['contestant'])} | {' | '.join(cells)} | {perplexity} | {score} | {against} |\n"
     return text
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
 
 
 def _title(name: str) -> str:
     entry = catalogue.methods().get(name)
-    return entry.class_name if entry else name
+    return entry.class_name if entry else name.replace("_", "-")
 
 
 def _counts(model: Any, method: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`graft demo` on a tiny base: every step of the real one, a second for each method."""
+"""`graft demo` on a tiny base: every step of the real one, a second for each contestant."""
 
 import io
 import json
@@ -12,25 +12,27 @@ import graft
 from graft.errors import BadInput
 
 
-def test_every_method_leaves_an_adapter_and_a_row(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_ends_with_a_table_adapters_and_the_page(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("graft.data.stdlib.functions", _few)
-    result = graft.demo(base=str(home / "llama"), folder=tmp_path, methods=("lora", "bitfit"), seconds=1, rows=8)
+    names = ("zero_shot", "lora", "bitfit")
+    result = graft.demo(base=str(home / "llama"), folder=tmp_path, contestants=names, seconds=1, rows=8)
     shown = io.StringIO()
     result.show(Console(width=160, file=shown))
     told = json.loads(json.dumps(result.as_json()))
-    assert list(told["methods"]) == ["lora", "bitfit"] and told["rows"]["test"] == 8
-    for name, entry in told["methods"].items():
-        assert entry["steps"] >= 3 and entry["trainable"] > 0
-        assert (tmp_path / name / "adapter" / "adapter.safetensors").stat().st_size >= entry["stored_bytes"]
-        assert name in shown.getvalue()
-    assert [sample.keys() >= {"input", "reference", "base", "lora", "bitfit"} for sample in told["samples"]] == [
-        True
-    ] * 3
+    lines = told["boards"][0]["lines"]
+    assert [line["contestant"] for line in lines] == list(names) and told["boards"][0]["rows"]["test"] == 8
+    assert [line["status"] for line in lines] == ["done"] * 3 and told["boards"][0]["reference"] == "zero_shot"
+    assert len(list(tmp_path.glob("trials/*/adapter/adapter.safetensors"))) == 2
+    assert (tmp_path / "page.html").stat().st_size > 10_000 and "page.html" in shown.getvalue()
+    assert [sample.keys() >= {"input", "reference", *names} for sample in told["samples"]] == [True] * 3
+    assert all(name in shown.getvalue() for name in (*names, "one seed, no search"))
 
 
-def test_an_unknown_method_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+def test_an_unknown_contestant_is_refused_before_anything_is_built(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="lora"):
-        graft.demo(methods=("lorra",), folder=tmp_path)
+        graft.demo(contestants=("lorra",), folder=tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -18,7 +18,7 @@ from graft.tournament.arena import Arena
 from graft.training.loop import Fit
 
 TIMES = 5  # measurements of a latency, of which the median counts
-ROWS = 64  # answered to measure throughput when merged
+ROWS = 32  # answered to measure throughput when merged
 
 
 def of_adapter(arena: Arena, adapter: Adapter, fitted: Fit, energy: float | None, size: int) -> dict[str, Any]:

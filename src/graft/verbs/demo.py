@@ -31,7 +31,7 @@ class Options:
 
     contestants: Annotated[tuple[str, ...], "who takes part, as in `graft compare`"] = tuple(SETTINGS)
     seconds: Annotated[float, "training time of each"] = 30.0
-    rows: Annotated[int, "held-out rows to score on"] = 200
+    rows: Annotated[int, "held-out rows to score on"] = 100
     base: Annotated[str, "the model to adapt: a bundled base, a folder, or a Hugging Face id"] = "sprout"
     folder: Annotated[Path, "where the data, the adapters and the page go"] = Path("demo")
     seed: Annotated[int, "of new tensors and of the order of the rows"] = 0
