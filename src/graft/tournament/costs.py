@@ -1,6 +1,7 @@
 """What a contestant costs: sizes, time, memory, arithmetic, energy, speed of answering, forgetting."""
 
 import importlib.util
+import logging
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from graft.tournament.arena import Arena
 from graft.training.loop import Fit
 
 TIMES = 5  # measurements of a latency, of which the median counts
+TASK = "trial"
 ROWS = 32  # answered to measure throughput when merged
 
 
@@ -69,17 +71,21 @@ class Energy:
         if importlib.util.find_spec("codecarbon"):
             from codecarbon import OfflineEmissionsTracker
 
+            logging.getLogger("codecarbon").disabled = True
             # The country only turns energy into emissions, which are not reported.
-            self._tracker = OfflineEmissionsTracker(country_iso_code="USA", save_to_file=False, log_level="critical")
-            self._tracker.start()
+            self._tracker = OfflineEmissionsTracker(
+                country_iso_code="USA", save_to_file=False, allow_multiple_runs=True
+            )
+            self._tracker.start_task(TASK)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._tracker is not None:
+            used = self._tracker.stop_task(TASK)  # None where the machine gives codecarbon nothing to measure
+            self.kwh = None if used is None else float(used.energy_consumed)
             self._tracker.stop()
-            self.kwh = float(self._tracker.final_emissions_data.energy_consumed)
 
 
 def _flops(arena: Arena, adapter: Adapter, fitted: Fit, size: int) -> int:

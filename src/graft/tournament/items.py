@@ -36,7 +36,7 @@ def _rows(design: Design, board: Board, done: Mapping[str, Any], folder: Path) -
          "reference": _text(task.reference(row))}
         for at, row in enumerate(board.arena.test)
     ]  # fmt: skip
-    for name, way in courses(design, board, dict(done)).items():
+    for name, way in courses(design, board, done).items():
         finals = [trial.id for trial in way.final if done.get(trial.id, {}).get("status") == "done"]
         runs = [results.records(folder, identity) for identity in finals]
         if not runs:

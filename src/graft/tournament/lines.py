@@ -22,7 +22,7 @@ REFERENCES = ("zero_shot", "majority")  # ways that the others are held against:
 
 def table(design: Design, board: Board, done: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A board with its data card, lines and pairs; see `standings`."""
-    ways = courses(design, board, dict(done))
+    ways = courses(design, board, done)
     metric = metrics.get(headline(design, board.arena))
     runs = {name: _runs(design, way, done, folder) for name, way in ways.items()}
     runs = {name: records for name, records in runs.items() if records}

@@ -55,7 +55,7 @@ def ablations(design: Design, boards: Sequence[Board], done: Mapping[str, Any]) 
     """For every adapter of the first seed: the score without each span of its layers."""
     found = []
     for board in boards:
-        for name, way in courses(design, board, dict(done)).items():
+        for name, way in courses(design, board, done).items():
             first = next((done[trial.id].get("ablation") for trial in way.final[:1] if trial.id in done), None)
             if first and "refused" not in first:  # who has no parts at layers is in no picture
                 found.append({"contestant": name, "board": board.id, **first})
@@ -82,7 +82,7 @@ def transfer(design: Design, boards: Sequence[Board], done: Mapping[str, Any]) -
 def _transferred(
     design: Design, board: Board, name: str, done: Mapping[str, Any], sources: Sequence[str]
 ) -> list[float | None]:
-    finals = [done[trial.id] for trial in courses(design, board, dict(done))[name].final if trial.id in done]
+    finals = [done[trial.id] for trial in courses(design, board, done)[name].final if trial.id in done]
     own = sources[board.place.data]
     row = []
     for source in sources:

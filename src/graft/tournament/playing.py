@@ -4,6 +4,7 @@ What comes next follows from the finished trials alone, so a comparison that was
 process, several, or a Ray cluster, and the order in which trials finish changes nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def play(design: Design, boards: list[Board], folder: Path, crew: Crew, show: bo
             done[trial.id] = results.write(folder, trial.id, about(design, trial), finished)
 
 
-def courses(design: Design, board: Board, done: dict[str, Any]) -> dict[str, Course]:
+def courses(design: Design, board: Board, done: Mapping[str, Any]) -> dict[str, Course]:
     """Each contestant's way through a board."""
     higher = metrics.get(headline(design, board.arena)).higher_is_better
     return {

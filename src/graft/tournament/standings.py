@@ -95,7 +95,7 @@ def _protocol(design: Design) -> dict[str, Any]:
 
 def _trials(design: Design, board: Board, done: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
-    for name, way in courses(design, board, dict(done)).items():
+    for name, way in courses(design, board, done).items():
         for trial in (*way.rungs, *way.final):
             result = done.get(trial.id)
             if result is not None:
