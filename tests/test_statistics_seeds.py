@@ -99,9 +99,10 @@ def test_a_difference_of_the_stated_size_is_found() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("runs", "seed_sd"), [(1, 0.0), (3, 0.03), (3, 0.1), (3, 0.3), (5, 0.1), (5, 0.3)])
 def test_a_difference_of_the_stated_size_is_found_with_its_power(runs: int, seed_sd: float) -> None:
-    assert 0.75 <= simulated.detected(runs, [seed_sd] * 2, 600) <= 0.86
-    # Of many: what the hardest step of the correction lets through, and a little more.
-    assert 0.70 <= simulated.detected(runs, [seed_sd] * 6, 100) <= 0.92
+    # Of a pair; then of many, where it is what the hardest step of the correction lets through. With 3 seeds the stated
+    # size is itself rough (a third of it), which costs a few of the 80 in 100.
+    assert 0.71 <= simulated.detected(runs, [seed_sd] * 2, 600, pilots=300) <= 0.86
+    assert 0.68 <= simulated.detected(runs, [seed_sd] * 6, 100, pilots=40) <= 0.92
 
 
 def test_luck_of_seeds_is_not_taken_for_a_difference() -> None:
