@@ -15,6 +15,7 @@ from torch import nn
 from graft.data import Row, check, load
 from graft.data import fit as fit_task
 from graft.data.rows import some
+from graft.data.splits import SPLITS
 from graft.data.task import Features, Task
 from graft.errors import BadInput
 from graft.loading import Base, Source, find_base, load_base
@@ -122,7 +123,7 @@ class Arena:
         """What decides the weights: two arenas with the same can share them."""
         return self.found.place, self.task.auto(self.config), json.dumps(self.task.model_options(), sort_keys=True)
 
-    @property
+    @cached_property
     def facts(self) -> str:
         """What decides results here, beside the contestants: base, task and rows."""
         base = {"name": self.found.given, "config": _stable(self.config)}
@@ -130,7 +131,8 @@ class Arena:
 
     def card(self) -> dict[str, Any]:
         """The data as the page shows it."""
-        labels = Counter(str(row["label"]) for row in self.data.train) if self.task.known() else Counter()
+        named = bool(self.task.known())  # a regression's numbers are no classes
+        labels = Counter(str(row["label"]) for row in self.data.train if named and "label" in row)
         return {
             "source": self.given.source, "sha256": self.data.hash, "kind": self.data.kind, "task": self.task.kind,
             "notes": self.notes, "labels": dict(labels.most_common()),
@@ -171,7 +173,7 @@ def title(place: str) -> str:
     """A short name for a base or a data set, from its folder, file or id."""
     path = Path(place.partition(",")[0].rpartition("=")[2])
     name = path.stem if path.suffix in (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt") else path.name
-    return name or place
+    return path.parent.name or name if name in SPLITS else name or place
 
 
 def _stable(config: Any) -> dict[str, Any]:
