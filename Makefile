@@ -9,14 +9,14 @@ INDEX  := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format docs bench clean
+.PHONY: help setup demo test test-slow check format docs bench bench-full clean
 
 help:            ## show this
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 setup: .venv/ready-dev   ## install graft and what its development needs into .venv
 
-demo: .venv/ready        ## adapt the bundled model to real data, base beside adapters (a few minutes)
+demo: .venv/ready        ## six ways to adapt the bundled model to real data, compared on one page (a few minutes)
 	$(BIN)/graft demo
 
 test: .venv/ready-dev    ## the test suite
@@ -40,6 +40,9 @@ docs: .venv/ready-dev    ## write docs/reference from the code
 
 bench: .venv/ready-dev   ## measure against peers
 	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA)) $(if $(MODELS),--models $(MODELS))
+
+bench-full: .venv/ready-dev  ## twelve contestants on five data sets, three sizes, three seeds (hours; goes on where it was)
+	$(BIN)/python -m benchmarks.comparison full $(if $(DATA),--data $(DATA))
 
 clean:           ## remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
