@@ -10,6 +10,7 @@ from graft.errors import BadInput
 from graft.tournament.arena import Arena, Arenas, title
 from graft.tournament.contestant import assembled
 from graft.tournament.design import Design, Place, Rows
+from graft.tournament.entrants.lstm import LSTM
 
 
 def design(home: Path, base: str = "bert", *rows: str, **given: Any) -> Design:
@@ -26,7 +27,18 @@ def test_rows_of_a_smaller_size_are_among_those_of_a_larger_one(home: Path) -> N
 
 def test_who_has_few_rows_to_train_on_has_few_to_choose_by(home: Path) -> None:
     made = design(home, validation_rows=500)
-    assert [made.validation(size) for size in (0, 10, 100, 1000)] == [500, 50, 100, 500]
+    assert [made.validation(rows) for rows in (10, 100, 1000)] == [50, 100, 500]
+    assert [design(home, validation_rows=0).validation(rows) for rows in (10, 1000)] == [50, 1000]
+
+
+def test_an_entrant_has_the_validation_rows_of_its_board(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graft.tournament.design.FEWEST", 4)
+    seen: list[int] = []
+    monkeypatch.setattr("graft.tournament.entrants.lstm._train", lambda *given: seen.append(len(given[-1])))
+    arena = Arena(design(home, validation_rows=20), str(home / "bert"), 0)
+    for size in (8, 0):
+        LSTM().fit(arena, arena.rows(size), 0)
+        assert seen.pop() == len(arena.held_back(size)) == min(size or 20, len(arena.data.validation))
 
 
 def test_a_head_comes_from_the_seed_whatever_was_before(home: Path) -> None:

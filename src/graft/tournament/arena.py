@@ -68,11 +68,6 @@ class Arena:
         """All train rows."""
         return self.data.train
 
-    @property
-    def validation(self) -> Sequence[Row]:
-        """The validation rows that the largest board uses."""
-        return some(self.data.validation, self.design.validation_rows, 0)
-
     def rows(self, size: int) -> Sequence[Row]:
         """So many train rows (0: all), the same for everyone; a smaller board's rows are among a larger one's."""
         if not size or size >= len(self.data.train):
@@ -80,8 +75,8 @@ class Arena:
         return [self.data.train[at] for at in sorted(self._order[:size])]
 
     def held_back(self, size: int) -> Sequence[Row]:
-        """The rows to choose by on a board of `size` train rows."""
-        return some(self.data.validation, self.design.validation(size), 0)
+        """The rows to choose by on a board of `size` train rows (0: all)."""
+        return some(self.data.validation, self.design.validation(len(self.rows(size))), 0)
 
     def features(self, size: int, split: str) -> list[Features]:
         """The features of a board's train or validation rows, made once."""

@@ -75,9 +75,10 @@ class Design:
             for size in self.sizes
         ]
 
-    def validation(self, size: int) -> int:
-        """Validation rows for a board of `size` train rows: who has few rows to train on has few to choose by."""
-        return min(self.validation_rows or math.inf, max(size, FEWEST)) if size else self.validation_rows  # type: ignore[return-value]
+    def validation(self, rows: int) -> int:
+        """Validation rows beside so many train rows at most: who has few rows to train on has few to choose by."""
+        most = max(rows, FEWEST)
+        return min(self.validation_rows, most) if self.validation_rows else most
 
 
 @dataclass(frozen=True)

@@ -56,12 +56,11 @@ class Arena(Protocol):
         """All train rows."""
 
     @property
-    def validation(self) -> Sequence[Row]:
-        """Rows to choose by."""
-
-    @property
     def test(self) -> Sequence[Row]:
         """Rows to be scored on, which nothing is fitted to."""
+
+    def held_back(self, size: int) -> Sequence[Row]:
+        """The rows to choose by for who trains on `size` rows."""
 
 
 class Answerer(ABC):

@@ -20,12 +20,15 @@ class Place:
     tokenizer: Any
     fresh: tuple[str, ...]
     train: Sequence[Row]
-    validation: Sequence[Row]
+    held: Sequence[Row]
     test: Sequence[Row]
 
     @property
     def config(self) -> Any:
         return self.model.config
+
+    def held_back(self, size: int) -> Sequence[Row]:
+        return self.held
 
 
 def rows_of(cells: Sequence[dict[str, Any]]) -> list[Row]:

@@ -63,7 +63,7 @@ class LSTM(Entrant):
             torch.manual_seed(seed)
             reader = Reader(arena.task, rows)
             network = Network(self, len(reader.words) + 3, reader.outputs, isinstance(arena.task, Tagging)).to(device)
-            _train(self, network, reader, rows, arena.validation)
+            _train(self, network, reader, rows, arena.held_back(len(rows)))
         return Trained(network, reader)
 
 
