@@ -17,7 +17,8 @@ def board(*lines: tuple[str, float | None, bool, float], pairs: list[dict[str, A
         "pairs": pairs or [],
         "lines": [
             {"contestant": name, "status": "failed" if score is None else "done", "equal_to_best": equal,
-             "score": score and {"value": score}, "costs": {} if score is None else {"stored_bytes": stored}}
+             "error": None, "score": score and {"value": score},
+             "costs": {} if score is None else {"stored_bytes": stored}}
             for name, score, equal, stored in lines
         ],
     }  # fmt: skip
@@ -41,6 +42,32 @@ def test_nobody_may_hold_and_nobody_may_finish() -> None:
     apart = [board(("a", 90, True, 5), ("b", 80, False, 1)), board(("a", 80, False, 5), ("b", 90, True, 1))]
     assert answered(apart, METRIC)["sentence"].startswith("No contestant holds everywhere")
     assert answered([board(("a", None, False, 0))], METRIC)["sentence"].startswith("No contestant finished")
+
+
+def test_who_lost_a_seed_is_not_the_answer() -> None:
+    lost = board(("full", 90, True, 9e6), ("lora", 90, True, 2048))
+    lost["lines"][1]["error"] = "1 of 3 seeds failed: the loss is not finite"
+    assert eligible([lost]) == ["full"]
+
+
+def test_less_is_better_where_the_metric_says_so() -> None:
+    perplexity = {"name": "perplexity", "title": "perplexity", "unit": "", "higher_is_better": False}
+    assert front([board(("a", 20, False, 5), ("b", 10, True, 9))], perplexity, "stored_bytes") == ["a", "b"]
+    assert front([board(("a", 10, True, 5), ("b", 20, False, 9))], perplexity, "stored_bytes") == ["a"]
+
+
+def test_a_cost_that_not_all_have_says_so() -> None:
+    found = board(("full", 90, True, 9e6), ("tfidf", 89, True, 10))
+    found["lines"][0]["costs"]["flops"] = 1e9
+    assert answered([found], METRIC)["cheapest"]["flops"]["sentence"] == (
+        "full needs the least training compute: 1 GFLOP (not measured for tfidf)."
+    )
+
+
+def test_pairs_that_cannot_be_compared_are_not_settled() -> None:
+    pair = {"a": "a", "b": "b", "comparison": {"outcome": "undefined", "smallest": None, "difference": {"value": 1.0}}}
+    doubled = answered([board(("a", 9, True, 5), ("b", 8, True, 1), pairs=[pair])], METRIC)["doubled"]
+    assert doubled == "1 pair has no comparison at all."
 
 
 @pytest.mark.parametrize(

@@ -124,10 +124,10 @@ class Arena:
         base = {"name": self.found.given, "config": _stable(self.config)}
         return json.dumps([base, self.task.as_dict(), self.data.hash, self.design.test_rows], sort_keys=True)
 
-    def card(self) -> dict[str, Any]:
-        """The data as the page shows it."""
+    def card(self, size: int) -> dict[str, Any]:
+        """The data as the page shows it, with the labels of the `size` train rows of a board."""
         named = bool(self.task.known())  # a regression's numbers are no classes
-        labels = Counter(str(row["label"]) for row in self.data.train if named and "label" in row)
+        labels = Counter(str(row["label"]) for row in self.rows(size) if named and "label" in row)
         return {
             "source": self.given.source, "sha256": self.data.hash, "kind": self.data.kind, "task": self.task.kind,
             "notes": self.notes, "labels": dict(labels.most_common()),

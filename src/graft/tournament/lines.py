@@ -1,14 +1,15 @@
 """One board's table: a line for each contestant, and every pair of contestants compared."""
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from graft import metrics, statistics
 from graft.data.task import Record
-from graft.statistics import Comparison
+from graft.statistics import Comparison, Interval
 from graft.tournament import results
 from graft.tournament.design import Design
 from graft.tournament.playing import Board, courses
@@ -17,6 +18,10 @@ from graft.tournament.search import Course
 
 MEASURED = ("training_seconds", "tokens_per_second", "peak_bytes", "latency_ms", "rows_per_second",
             "latency_merged_ms", "rows_per_second_merged", "flops", "energy_kwh")  # fmt: skip
+EMPTY: Mapping[str, Any] = {
+    "score": None, "metrics": {}, "chosen": {}, "costs": {}, "spread": {}, "runs": [], "curve": [],
+    "against_best": None, "against_reference": None, "equal_to_best": False,
+}  # fmt: skip
 REFERENCES = ("zero_shot", "majority")  # ways that the others are held against: the first of these that answered
 
 
@@ -24,45 +29,66 @@ def table(design: Design, board: Board, done: Mapping[str, Any], folder: Path) -
     """A board with its data card, lines and pairs; see `standings`."""
     ways = courses(design, board, done)
     metric = metrics.get(headline(design, board.arena))
-    runs = {name: _runs(design, way, done, folder) for name, way in ways.items()}
-    runs = {name: records for name, records in runs.items() if records}
+    others = [metrics.get(name) for name in board.arena.task.metrics if name != metric.name]
+    runs = {name: records for name, way in ways.items() if (records := _runs(design, way, done, folder))}
     scores = {name: statistics.interval_runs(metric, records) for name, records in runs.items()}
-    sign = 1 if metric.higher_is_better else -1
-    ranked = sorted(runs, key=lambda name: (-sign * scores[name].value, _identity(design, name), name))
-    best = next((name for name in ranked if scores[name].reason is None), None)
+    ranked = _ranked(design, scores, metric.higher_is_better)
+    best = next((name for name in ranked if math.isfinite(scores[name].value)), None)
     reference = _reference(design, runs)
     # Compared from the best downwards: the order in which contestants were named decides nothing.
     compared = statistics.pairs(metric, {name: runs[name] for name in ranked}) if len(ranked) > 1 else {}
     lines = []
-    for contestant in design.contestants:
-        name = contestant.name
-        line = {"contestant": name, **_state(ways[name], done), "score": None, "metrics": {},
-                "chosen": dict(ways[name].chosen or ()), "costs": {}, "spread": {}, "runs": [], "curve": [],
-                "against_best": None, "against_reference": None, "equal_to_best": False}  # fmt: skip
+    for name, way in ways.items():
+        line = {"contestant": name, **_state(way, done), **EMPTY, "chosen": dict(way.chosen or ())}
         if name in runs:
-            others = [each for each in board.arena.task.metrics if each != metric.name]
+            every = {metric.name: scores[name]}
+            every |= {each.name: statistics.interval_runs(each, runs[name]) for each in others}
+            against, gained = (_oriented(compared, side, name) for side in (best, reference))
             line |= {
-                "score": scores[name].as_json(),
-                "metrics": {metric.name: scores[name].as_json()}
-                | {each: statistics.interval_runs(metrics.get(each), runs[name]).as_json() for each in others},
-                "against_best": _oriented(compared, best, name),
-                "against_reference": _oriented(compared, reference, name),
-                **_costs(ways[name], done), "curve": _curve(ways[name], folder),
-                "runs": [{"seed": t.seed, "trial": t.id, "score": done[t.id].get("score")} for t in ways[name].final],
+                "score": scores[name].as_json(), "metrics": {each: found.as_json() for each, found in every.items()},
+                "against_best": against and against.as_json(), "equal_to_best": _holds(scores[name], against),
+                "against_reference": gained and gained.as_json(),
+                **_costs(way, done), "curve": [point for t in way.final for point in results.curve(folder, t.id)],
+                "runs": [{"seed": t.seed, "trial": t.id, "score": done[t.id].get("score")} for t in way.final],
             }  # fmt: skip
-            against = line["against_best"]
-            line["equal_to_best"] = name == best or (against is not None and against["outcome"] in
-                                                     ("same", "no difference shown", "better"))  # fmt: skip
         lines.append(line)
-    arena, size = board.arena, board.place.size
-    rows = {"train": len(arena.rows(size)), "validation": len(arena.held_back(size)), "test": len(arena.test)}
     return {
-        "id": board.id, "model": design.models[board.place.model], "data": design.data[board.place.data].source,
-        "size": size, "task": arena.task.kind, "rows": rows, "card": arena.card(), "best": best,
-        "reference": reference, "lines": lines,
+        **_about(design, board), "best": best, "reference": reference, "lines": lines,
         "pairs": [{"a": a, "b": b, "comparison": _plain(each), "p_corrected": each.p}
                   for (a, b), each in compared.items()],
     }  # fmt: skip
+
+
+def line_of(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The line of a contestant in a board's table."""
+    return next(line for line in table["lines"] if line["contestant"] == name)
+
+
+def _about(design: Design, board: Board) -> dict[str, Any]:
+    """Which board it is, and on what."""
+    arena, place = board.arena, board.place
+    rows = {"train": arena.rows(place.size), "validation": arena.held_back(place.size), "test": arena.test}
+    return {
+        "id": board.id, "model": design.models[place.model], "data": design.data[place.data].source,
+        "size": place.size, "task": arena.task.kind, "rows": {split: len(of) for split, of in rows.items()},
+        "card": arena.card(place.size),
+    }  # fmt: skip
+
+
+def _ranked(design: Design, scores: Mapping[str, Interval], higher_is_better: bool) -> list[str]:
+    """Names from the best score down, those without one last; equal ones by what they do, then by name."""
+    does = {each.name: json.dumps(each.as_json(), sort_keys=True, default=str) for each in design.contestants}
+
+    def place(name: str) -> tuple[float, str, str]:
+        value = scores[name].value
+        return math.inf if math.isnan(value) else -value if higher_is_better else value, does[name], name
+
+    return sorted(scores, key=place)
+
+
+def _holds(score: Interval, against: Comparison | None) -> bool:
+    """Whether who has this score is not shown to be worse than the best; `against` is None for the best itself."""
+    return math.isfinite(score.value) and (against is None or against.outcome != "worse")
 
 
 def _runs(design: Design, way: Course, done: Mapping[str, Any], folder: Path) -> list[list[Record]]:
@@ -95,22 +121,18 @@ def _costs(way: Course, done: Mapping[str, Any]) -> dict[str, Any]:
     return {"costs": costs, "spread": spread}
 
 
-def _curve(way: Course, folder: Path) -> list[dict[str, Any]]:
-    return [line for trial in way.final for line in results.curve(folder, trial.id)]
-
-
 def _reference(design: Design, runs: Mapping[str, Any]) -> str | None:
-    named = {contestant.as_json().get("entrant"): contestant.name for contestant in design.contestants}
-    return next((named[way] for way in REFERENCES if named.get(way) in runs), None)
+    ways = {contestant.name: contestant.as_json().get("entrant") for contestant in design.contestants}
+    return next((name for way in REFERENCES for name in sorted(runs) if ways[name] == way), None)
 
 
-def _oriented(compared: Mapping[tuple[str, str], Comparison], base: str | None, other: str) -> dict[str, Any] | None:
+def _oriented(compared: Mapping[tuple[str, str], Comparison], base: str | None, other: str) -> Comparison | None:
     """`other` against `base`, whichever way round the pair was compared."""
     if base is None or base == other:
         return None
     if (base, other) in compared:
-        return compared[base, other].as_json()
-    return compared[other, base].reversed().as_json()
+        return compared[base, other]
+    return compared[other, base].reversed()
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:
@@ -121,8 +143,3 @@ def _plain(comparison: Comparison) -> dict[str, Any]:
         "improved": len(flips.improved), "worsened": len(flips.worsened), "unchanged": flips.unchanged,
     }  # fmt: skip
     return found
-
-
-def _identity(design: Design, name: str) -> str:
-    way: Sequence[Any] = [each.as_json() for each in design.contestants if each.name == name]
-    return json.dumps(way, sort_keys=True, default=str)

@@ -9,6 +9,7 @@ import numpy as np
 
 from graft import statistics
 from graft.tournament.design import Design
+from graft.tournament.lines import line_of
 from graft.tournament.playing import Board, courses
 
 Table = Mapping[str, Any]
@@ -17,8 +18,8 @@ Table = Mapping[str, Any]
 def ranks(tables: Sequence[Table], higher_is_better: bool) -> dict[str, Any] | None:
     """Average ranks over boards of the contestants that none refused; None below two boards or two contestants."""
     names = [line["contestant"] for line in tables[0]["lines"]]
-    names = [name for name in names if all(_line(table, name)["status"] != "refused" for table in tables)]
-    matrix = np.array([[_score(_line(table, name)) for name in names] for table in tables])
+    names = [name for name in names if all(line_of(table, name)["status"] != "refused" for table in tables)]
+    matrix = np.array([[_score(line_of(table, name)) for name in names] for table in tables])
     if len(tables) < 2 or len(names) < 2 or np.isnan(matrix).all():
         return None
     found = statistics.rank(matrix, higher_is_better)
@@ -41,7 +42,7 @@ def sweeps(design: Design, tables: Sequence[Table]) -> list[dict[str, Any]]:
         axes = [{"name": axis, "values": list(dict.fromkeys(dict(point.at)[axis] for point in points))}
                 for axis, _ in points[0].at]  # fmt: skip
         for table in tables:
-            lines = [_line(table, point.name) for point in points]
+            lines = [line_of(table, point.name) for point in points]
             found.append({
                 "contestant": name, "board": table["id"], "axes": axes,
                 "points": [{"at": [value for _, value in point.at], "score": line["score"],
@@ -90,7 +91,3 @@ def _transferred(
         known = [value for value in values if value is not None]
         row.append(sum(known) / len(known) if known else None)
     return row
-
-
-def _line(table: Table, name: str) -> Mapping[str, Any]:
-    return next(line for line in table["lines"] if line["contestant"] == name)
