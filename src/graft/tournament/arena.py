@@ -130,7 +130,7 @@ class Arena:
         labels = Counter(str(row["label"]) for row in self.rows(size) if named and "label" in row)
         return {
             "source": self.given.source, "sha256": self.data.hash, "kind": self.data.kind, "task": self.task.kind,
-            "notes": self.notes, "labels": dict(labels.most_common()),
+            "notes": list(self.notes), "labels": dict(labels.most_common()),
         }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from graft.attach import Adapter, merge, unmerge, use
 from graft.data.losses import to_device
+from graft.data.rows import Row
 from graft.errors import Refused
 from graft.scoring import forgetting, general_text, not_for, score
 from graft.tournament.arena import Arena
@@ -20,44 +21,55 @@ from graft.training.loop import Fit
 
 TIMES = 5  # measurements of a latency, of which the median counts
 TASK = "trial"
-ROWS = 32  # answered to measure throughput when merged
+ROWS = 32  # answered to measure throughput
+
+Answer = Callable[[Sequence[Row]], Any]
 
 
 def of_adapter(arena: Arena, adapter: Adapter, fitted: Fit, energy: float | None, size: int) -> dict[str, Any]:
-    """The costs of a trained adapter, which is in use. A number that does not exist here is None."""
-    counts, model, name = adapter.counts, arena.model, adapter.name
-
-    def answer(rows: Any) -> Any:
-        return score(model, arena.tokenizer, arena.task, rows)
-
-    found = {
+    """The costs of a trained adapter. A number that does not exist here is None."""
+    counts, name = adapter.counts, adapter.name
+    return {
         "trainable": counts.trainable + counts.head, "changed": counts.changed, "rank": counts.rank,
         "stored_bytes": counts.stored, "training_seconds": round(fitted.seconds, 3),
         "tokens_per_second": round(fitted.tokens / max(fitted.seconds, 1e-9), 1), "peak_bytes": fitted.peak_memory,
         "flops": _flops(arena, adapter, fitted, size), "energy_kwh": energy,
+        **_merged(arena, name), "forgetting": _forgetting(arena, name),
     }  # fmt: skip
-    try:
-        merge(model, name)
-    except Refused:  # it says so by None: what is no change of parameters is served attached
-        found |= {"latency_merged_ms": None, "rows_per_second_merged": None}
-    else:
-        rows = arena.test[:ROWS]
-        began = time.perf_counter()
-        answer(rows)
-        found["rows_per_second_merged"] = round(len(rows) / (time.perf_counter() - began), 3)
-        found["latency_merged_ms"] = latency(answer, arena)
-        unmerge(model, name)
-    return found | {"forgetting": _forgetting(arena, name)}
 
 
-def latency(answer: Callable[[Any], Any], arena: Arena) -> float:
+def latency(answer: Answer, arena: Arena) -> float:
     """Milliseconds until one row is answered: the median over the first rows of the test set."""
-    spent = []
-    for at in range(TIMES):
-        began = time.perf_counter()
-        answer([arena.test[at % len(arena.test)]])
-        spent.append(time.perf_counter() - began)
+    spent = [_seconds(answer, [arena.test[at % len(arena.test)]]) for at in range(TIMES)]
     return round(1000 * statistics.median(spent), 3)
+
+
+def throughput(answer: Answer, arena: Arena) -> float:
+    """Rows answered in a second, the first rows of the test set at once: the same ones for everyone, merged or not."""
+    rows = arena.test[:ROWS]
+    return round(len(rows) / _seconds(answer, rows), 3)
+
+
+def _seconds(answer: Answer, rows: Sequence[Row]) -> float:
+    began = time.perf_counter()
+    answer(rows)
+    return time.perf_counter() - began
+
+
+def _merged(arena: Arena, name: str) -> dict[str, float | None]:
+    """The speed with the adapter in the weights; None for what is no change of parameters and is served attached."""
+
+    def answer(rows: Sequence[Row]) -> Any:
+        return score(arena.model, arena.tokenizer, arena.task, rows)
+
+    try:
+        merge(arena.model, name)
+    except Refused:
+        return {"latency_merged_ms": None, "rows_per_second_merged": None}
+    try:
+        return {"latency_merged_ms": latency(answer, arena), "rows_per_second_merged": throughput(answer, arena)}
+    finally:  # or the base would stay changed for all trials to come
+        unmerge(arena.model, name)
 
 
 class Energy:
@@ -89,7 +101,10 @@ class Energy:
 
 
 def _flops(arena: Arena, adapter: Adapter, fitted: Fit, size: int) -> int:
-    """Floating point operations of the whole training: one batch counted forward and backward, scaled by tokens."""
+    """Floating point operations of the whole training: one batch counted forward and backward, scaled by tokens.
+
+    Of frozen layers whose output was kept and not computed again, too: what the method needs, wherever it runs.
+    """
     features = arena.features(size, "train")[: fitted.rows_at_once]
     batch = to_device(arena.task.inputs(arena.task.collate(features, arena.tokenizer)), arena.model)
     arena.model.train()

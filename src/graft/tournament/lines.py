@@ -52,8 +52,10 @@ def table(design: Design, board: Board, done: Mapping[str, Any], folder: Path) -
                 "runs": [{"seed": t.seed, "trial": t.id, "score": done[t.id].get("score")} for t in way.final],
             }  # fmt: skip
         lines.append(line)
+    about = _about(design, board)
+    about["card"]["notes"] += [f"{name}: {note}" for name, way in ways.items() for note in _notes(way, done)]
     return {
-        **_about(design, board), "best": best, "reference": reference, "lines": lines,
+        **about, "best": best, "reference": reference, "lines": lines,
         "pairs": [{"a": a, "b": b, "comparison": _plain(each), "p_corrected": each.p}
                   for (a, b), each in compared.items()],
     }  # fmt: skip
@@ -108,6 +110,11 @@ def _state(way: Course, done: Mapping[str, Any]) -> dict[str, Any]:
         return {"status": "done", "error": f"{lost} of {len(trials)} seeds failed: {errors[0]}" if lost else None}
     refused = trials and all(trial["status"] == "refused" for trial in trials)
     return {"status": "refused" if refused else "failed", "error": "; ".join(errors) or "it has no validation score"}
+
+
+def _notes(way: Course, done: Mapping[str, Any]) -> list[str]:
+    """What an entrant has to say of its answers, each thing once."""
+    return list(dict.fromkeys(note for trial in way.final for note in done.get(trial.id, {}).get("notes", ())))
 
 
 def _costs(way: Course, done: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from graft import checkpoint, metrics
 from graft.attach import attach, detach, probe, use
+from graft.data.rows import Row
 from graft.data.task import Record
 from graft.errors import GraftError, Refused
 from graft.memory import Peak
@@ -49,7 +50,7 @@ def run(design: Design, trial: Trial, arena: Arena, keep: Path | None = None, ar
         if isinstance(way, Method):
             finished = _tuned(design, trial, arena, way, keep, arenas)
         else:
-            finished = _fitted(trial, arena, way)
+            finished = _fitted(design, trial, arena, way)
     except GraftError as error:
         finished = Finished({"status": "failed", "error": str(error)})
     except Exception as error:  # a contestant that breaks must not end the others' comparison; its row says so
@@ -96,20 +97,21 @@ def _ablated(arena: Arena) -> dict[str, Any]:
         return {"refused": str(error)}
 
 
-def _fitted(trial: Trial, arena: Arena, entrant: Entrant) -> Finished:
-    way = type(entrant)(**{**vars(entrant), **dict(trial.candidate)})
+def _fitted(design: Design, trial: Trial, arena: Arena, entrant: Entrant) -> Finished:
+    way = replace(entrant, **dict(trial.candidate))
     with Peak(next(arena.model.parameters()).device) as peak, costs.Energy() as energy:
         began = time.perf_counter()
         answerer = way.fit(arena, arena.rows(trial.place.size), trial.seed)
         spent = time.perf_counter() - began
 
-    def answered(rows: Sequence[Any]) -> list[Record]:
+    def answered(rows: Sequence[Row]) -> list[Record]:
         given = answerer.answer(rows)
         return [{**record, "input": arena.task.input(row), "reference": arena.task.reference(row)}
                 for record, row in zip(given, rows, strict=True)]  # fmt: skip
 
-    finished = _scored(arena.design, trial, arena, answered)
+    finished = _scored(design, trial, arena, answered)
     if trial.final:
+        finished.result["notes"] = answerer.notes
         finished.result["costs"] |= {
             "trainable": answerer.trainable, "stored_bytes": answerer.stored, "training_seconds": round(spent, 3),
             "peak_bytes": peak.bytes, "energy_kwh": energy.kwh,
@@ -117,17 +119,14 @@ def _fitted(trial: Trial, arena: Arena, entrant: Entrant) -> Finished:
     return finished
 
 
-def _scored(design: Design, trial: Trial, arena: Arena, answer: Any) -> Finished:
-    """The validation score of a trial of the search; of a final one the test records, with how long they took."""
-    chosen = metrics.get(headline(design, arena))
-    began = time.perf_counter()
+def _scored(design: Design, trial: Trial, arena: Arena, answer: Callable[[Sequence[Row]], list[Record]]) -> Finished:
+    """The validation score of a trial of the search; of a final one the test records, and how fast it answers."""
     records = answer(arena.test if trial.final else arena.held_back(trial.place.size))
-    spent = time.perf_counter() - began
-    value = chosen.score(records).value
+    value = metrics.get(headline(design, arena)).score(records).value
     score = value if math.isfinite(value) else None
     if not trial.final:
         return Finished({"status": "done", "error": None, "validation": score})
-    speed = {"rows_per_second": round(len(records) / spent, 3), "latency_ms": costs.latency(answer, arena)}
+    speed = {"rows_per_second": costs.throughput(answer, arena), "latency_ms": costs.latency(answer, arena)}
     return Finished({"status": "done", "error": None, "score": score, "costs": speed}, records)
 
 
