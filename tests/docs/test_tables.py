@@ -1,17 +1,14 @@
 """What the docs' tables say, against what it is said of."""
 
-import json
+import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import ModuleType
 
 import pytest
 
 from docs.pages import DOCS
-from graft.scoring import outcome
-from graft.verbs import demo
 
 
 @pytest.fixture
@@ -23,28 +20,26 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     sys.modules.pop("tables")
 
 
-def records(texts: list[str], loss: float) -> list[dict[str, Any]]:
-    shared = {"references": ["return the sum"], "reference": "return the sum", "tokens": 4}
-    return [{"item": item, "output": text, "loss": loss, **shared} for item, text in enumerate(texts)]
-
-
 def test_results_are_what_the_demo_measured(
     tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, after = records(["a b c"] * 12, 8.0), records(["return the sum"] * 12, 4.0)
-    entry = SimpleNamespace(
-        name="lora", trainable=57_344, stored=229_376, folder=tmp_path, records=after,
-        outcome=outcome(("rougeL", "loss", "perplexity"), before, after, other="lora"),
-        fit=SimpleNamespace(steps=10, seconds=35.0, peak_memory=300 * 2**20),
-    )  # fmt: skip
-    told = demo.Result(demo.Options(), {"train": 4093, "validation": 100, "test": 12}, {}, [entry], []).as_json()
-    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results.csv")
     assert tables.results() == "", "without measurements there is no table"
-    tables.RESULTS.write_text(json.dumps(told), "utf-8")
+    about = {"model": "sprout", "rows_train": "4093", "rows_test": "12"}
+    base = {"contestant": "zero_shot", "score": "0.31", "metric_perplexity": "186.04", "cost_trainable": "0"}
+    lora = {
+        "contestant": "lora", "score": "19.86", "metric_perplexity": "31.2", "cost_trainable": "57344",
+        "cost_stored_bytes": "229376", "cost_training_seconds": "30.04", "cost_peak_bytes": str(300 * 2**20),
+        "against_reference_difference": "19.55", "against_reference_low": "17.5", "against_reference_high": "21.8",
+    }  # fmt: skip
+    with tables.RESULTS.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [*about, *lora])
+        writer.writeheader()
+        writer.writerows([about | base, about | lora])
     lines = tables.results().splitlines()
     assert "**sprout**" in lines[0] and "4,093" in lines[0] and "12 of the standard library" in lines[0]
-    assert lines[4] == "| the base, untouched | 0 | | | 7.4 | 0.0 | |"  # exp(8 / 4)
-    assert lines[5] == "| LoRA | 57,344 | 229 kB | 300 MiB | 2.7 | 100.0 | +100.0 (+100.0 to +100.0) |"
+    assert lines[4] == "| LoRA | 57,344 | 229 kB | 30 s | 300 MiB | 31.2 | 19.9 | +19.6 (+17.5 to +21.8) |"
+    assert lines[5] == "| zero-shot | 0 | – | – | – | 186.0 | 0.3 |  |"
 
 
 def test_every_name_of_a_column_is_in_the_table(tables: ModuleType) -> None:
