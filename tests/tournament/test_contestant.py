@@ -25,6 +25,11 @@ def test_several_values_make_a_contestant_of_every_combination() -> None:
     assert found[2].way == graft.LoRA(rank=2, sites="q") and dict(found[2].at) == {"rank": 2, "sites": "q"}
 
 
+def test_one_value_needs_no_list() -> None:
+    (found,) = assembled(["lora"], {"lora": {"sites": "q v", "rank": 2}})
+    assert found.way == graft.LoRA(rank=2, sites="q v") and found.name == "lora"
+
+
 def test_two_names_for_one_way_are_the_same() -> None:
     one, other = assembled(["lora", "again=lora"], {})
     assert one.name != other.name and one.as_json() == other.as_json()
@@ -40,6 +45,8 @@ def test_two_names_for_one_way_are_the_same() -> None:
         (["lora"], {"lora": {"rnk": (1,)}}, "lora has no setting rnk; it has: rank"),
         (["lora"], {"full": {"k": (1,)}}, "no contestant 'full' to set k of"),
         (["lora"], {"lora": {"rank": (0,)}}, "rank"),
+        (["lora"], {"lora": {"rank": ()}}, "lora.rank has no value"),
+        (["lora"], {"lora": {"rank": (4, 8, 4)}}, "lora.rank has one value twice"),
     ],
 )
 def test_what_is_no_contestant_is_refused(words: list[str], settings: dict, said: str) -> None:

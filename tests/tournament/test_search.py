@@ -27,6 +27,12 @@ def test_a_given_learning_rate_is_not_searched() -> None:
     assert candidates(lora, 4) == [(("lr", 0.5),)]
 
 
+def test_a_point_of_a_sweep_keeps_its_value_even_where_it_is_the_default() -> None:
+    points = assembled(["tfidf"], {"tfidf": {"C": (1.0, 10.0)}})
+    assert [point.name for point in points] == ["tfidf C=1.0", "tfidf C=10.0"]
+    assert all(candidates(point, 4) == [()] for point in points)
+
+
 @pytest.mark.parametrize(
     ("count", "wanted"), [(1, []), (2, [0.5]), (3, [0.25, 0.5]), (4, [0.25, 0.5]), (5, [0.125, 0.25, 0.5])]
 )

@@ -29,12 +29,14 @@ Settings = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Contestant:
-    """A way that takes part. `rate`: the peak learning rate, where it is fixed. `of`, `at`: of a sweep, the name of the
-    whole and the values that this point of it has."""
+    """A way that takes part. `rate`: the peak learning rate, where it is fixed. `given`: the settings that are not
+    searched, because they were asked for. `of`, `at`: of a sweep, the name of the whole and the values of this point.
+    """
 
     name: str
     way: Method | Entrant
     rate: float | None = None
+    given: tuple[str, ...] = ()
     of: str = ""
     at: tuple[tuple[str, Any], ...] = ()
 
@@ -85,21 +87,29 @@ def fields_of(words: Sequence[str]) -> dict[str, dict[str, type]]:
     return found
 
 
-def assembled(words: Sequence[str], settings: Mapping[str, Settings]) -> list[Contestant]:
+def assembled(words: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> list[Contestant]:
     """All contestants; each setting holds one value, or several, which make a contestant of every combination.
 
     Raises BadInput, with all that is wrong, for unknown names and settings and for values that a way refuses.
     """
     known = fields_of(words)
+    several = {name: {key: _several(value) for key, value in given.items()} for name, given in settings.items()}
     wrong = [f"there is no contestant {name!r} to set {', '.join(given)} of" for name, given in settings.items()
              if name not in known]  # fmt: skip
     for name, given in settings.items():
         odd = [key for key in given if name in known and key not in known[name]]
         if odd:
             wrong.append(f"{name} has no setting {', '.join(odd)}; it has: {', '.join(known[name])}")
+    wrong += [f"{name}.{key} has {'one value twice' if values else 'no value'}"
+              for name, given in several.items() for key, values in given.items()
+              if not values or any(value in values[:at] for at, value in enumerate(values))]  # fmt: skip
     if wrong:
         raise BadInput("; ".join(wrong) + ".")
-    return [each for word in words for each in _points(word, settings.get(parsed(word)[0], {}))]
+    return [each for word in words for each in _points(word, several.get(parsed(word)[0], {}))]
+
+
+def _several(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _points(word: str, settings: Settings) -> list[Contestant]:
@@ -111,7 +121,7 @@ def _points(word: str, settings: Settings) -> list[Contestant]:
         at = tuple((axis, given[axis]) for axis in axes)
         label = "".join(f" {axis}={value}" for axis, value in at)
         rate = given.pop(RATE, None) if fields_of([word])[name].get(RATE) is Method else None
-        points.append(Contestant(name + label, _built(ways, given), rate, name if axes else "", at))
+        points.append(Contestant(name + label, _built(ways, given), rate, tuple(given), name if axes else "", at))
     return points
 
 

@@ -23,16 +23,14 @@ Results = Mapping[str, dict[str, Any]]
 def candidates(contestant: Contestant, most: int) -> list[Candidate]:
     """At most so many settings to try, the contestant as it stands first.
 
-    A method's space is its learning rate, unless that is given; an entrant declares its own. Settings that the sweep
-    or the user gave are not searched.
+    A method's space is its learning rate; an entrant declares its own. Settings that were given are not searched.
     """
     way = contestant.way
     if isinstance(way, Method):
         if contestant.rate is not None:
             return [(("lr", contestant.rate),)]
         return [(("lr", round(way.learning_rate * factor, 10)),) for factor in RATES[:most]]
-    default = type(way)()
-    free = {name: values for name, values in way.search.items() if getattr(way, name) == getattr(default, name)}
+    free = {name: values for name, values in way.search.items() if name not in contestant.given}
     combinations = (tuple(zip(free, values, strict=True)) for values in itertools.product(*free.values()))
     return list(itertools.islice(combinations, most)) or [()]
 
