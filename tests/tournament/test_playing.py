@@ -53,6 +53,7 @@ def test_order_and_names_decide_nothing(compared: Compare, tmp_path: Path) -> No
     assert len(list((tmp_path / "one" / "trials").iterdir())) == 3  # two names, one way: one set of trials
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_process_finds(compared: Compare, tmp_path: Path) -> None:
     alone = compared(folder=tmp_path / "alone", contestants=("majority", "head"))
     together = compared(folder=tmp_path / "together", contestants=("majority", "head"), workers=2)

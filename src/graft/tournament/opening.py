@@ -16,14 +16,15 @@ from graft.loading import chosen_device, fast_bf16, in_bf16
 from graft.method import Method
 from graft.scoring import general_text
 from graft.tournament.arena import Arenas, title
+from graft.tournament.cluster import Cluster
 from graft.tournament.contestant import assembled
-from graft.tournament.crew import Alone, Cluster, Crew, Processes
+from graft.tournament.crew import Alone, Crew
 from graft.tournament.design import Design, Rows
 from graft.tournament.matching import budget, matched
 from graft.tournament.playing import Board
+from graft.tournament.processes import Processes
 from graft.tournament.running import headline
 from graft.tournament.search import candidates, expected
-from graft.training import space
 from graft.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -149,9 +150,8 @@ def planned(design: Design, boards: Sequence[Board]) -> list[str]:
 def recorded(options: "Options") -> str:
     """Keep the options as a recipe in the folder, and give the command that repeats the comparison.
 
-    Raises BadInput for a folder that cannot be written. Trials that an earlier comparison left there are used again.
+    Trials that an earlier comparison left there are used again.
     """
-    space.check_writable(options.folder)
     recipe: dict[str, Any] = {
         field.name: _plain(getattr(options, field.name)) for field in fields(options) if field.name not in OF_A_CALL
     }

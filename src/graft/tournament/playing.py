@@ -31,27 +31,49 @@ class Board:
 def play(design: Design, boards: list[Board], folder: Path, crew: Crew, show: bool = False) -> dict[str, Any]:
     """Run every trial that is not finished yet, and give the results of all by id.
 
-    Raises KeyboardInterrupt when interrupted; what is finished stays.
+    Raises KeyboardInterrupt, with what is done, when interrupted; what is finished stays.
     """
-    done = results.finished(folder)
+    with crew:
+        done = results.finished(folder)
+        try:
+            with Bar("comparing", show) as bar:
+                _play(design, boards, folder, crew, done, bar)
+        except KeyboardInterrupt as error:
+            _, told = progress(design, boards, done)
+            raise KeyboardInterrupt(f"{told} are done and kept; the same command goes on from there") from error
+    return done
+
+
+def _play(design: Design, boards: list[Board], folder: Path, crew: Crew, done: dict[str, Any], bar: Bar) -> None:
+    """Run what is not in `done`, which every result is added to."""
     running: set[str] = set()
-    total = sum(expected(design, contestant) for contestant in design.contestants) * len(boards)
-    with Bar("comparing", show) as bar, crew:
-        while True:
-            courses_now = [each for board in boards for each in courses(design, board, done).values()]
-            waiting = {trial.id: trial for each in courses_now for trial in each.waiting}
-            bar.update(len(done) / total, f"{len(done)} of {total} trials")
-            ready = [trial for identity, trial in waiting.items() if identity not in running]
-            for trial in ready[: crew.room - len(running)]:
-                running.add(trial.id)
-                first = trial.final and trial.seed == design.seeds[0]
-                crew.begin(design, trial, results.folder_of(folder, trial.id) / results.ADAPTER
-                           if design.keep and first else None)  # fmt: skip
-            if not running:
-                return done
-            trial, finished = crew.next()
-            running.remove(trial.id)
-            done[trial.id] = results.write(folder, trial.id, about(design, trial), finished)
+    while True:
+        bar.update(*progress(design, boards, done))
+        ways = [way for board in boards for way in courses(design, board, done).values()]
+        ready = {trial.id: trial for way in ways for trial in way.waiting if trial.id not in running}
+        for trial in list(ready.values())[: crew.room - len(running)]:
+            running.add(trial.id)
+            first = trial.final and trial.seed == design.seeds[0]
+            crew.begin(design, trial, results.folder_of(folder, trial.id) / results.ADAPTER
+                       if design.keep and first else None)  # fmt: skip
+        if not running:
+            return
+        trial, finished = crew.next()
+        running.remove(trial.id)
+        done[trial.id] = results.write(folder, trial.id, about(design, trial), finished)
+
+
+def progress(design: Design, boards: list[Board], done: dict[str, Any]) -> tuple[float, str]:
+    """The share of all trials that is done, and how many of how many; who failed early has fewer."""
+    finished = total = 0
+    for board in boards:
+        ways = courses(design, board, done)
+        for contestant in design.contestants:
+            way = ways[contestant.name]
+            trials = [*way.rungs, *way.final]
+            finished += sum(trial.id in done for trial in trials)
+            total += expected(design, contestant) if way.waiting else len(trials)
+    return finished / total, f"{finished} of {total} trials"
 
 
 def courses(design: Design, board: Board, done: Mapping[str, Any]) -> dict[str, Course]:

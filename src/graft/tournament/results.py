@@ -6,10 +6,14 @@ RUN/trials/ID/records.jsonl         answers to the test rows, one line each (fin
 RUN/trials/ID/curve.jsonl           the learning curve
 RUN/trials/ID/adapter/              the trained adapter (final trials of the first seed)
 RUN/standings.json, items.parquet   what came out of all of them
+RUN/.lock                           held by the comparison that is running
 """
 
+import fcntl
 import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,30 @@ from graft.data.task import Record
 from graft.errors import BadInput
 from graft.files import write_text
 from graft.tournament.running import Finished
+from graft.training import space
 
 TRIALS, RESULT, RECORDS, CURVE, ADAPTER = "trials", "result.json", "records.jsonl", "curve.jsonl", "adapter"
+LOCK = ".lock"
+
+
+@contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Have the folder to oneself, whoever is killed in it lets it go; what a killed one left half-written is removed.
+
+    Raises BadInput when it cannot be written, and when another comparison is running there.
+    """
+    space.check_writable(run)
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInput(
+                f"{run}: another comparison is running in this folder. Wait until it ends, or give another --folder."
+            ) from error
+        for aside in (run / TRIALS).glob("*/.*/"):
+            shutil.rmtree(aside)
+        yield
 
 
 def folder_of(run: Path, trial: str) -> Path:
@@ -40,13 +66,20 @@ def write(run: Path, trial: str, about: dict[str, Any], finished: Finished) -> d
 
 
 def finished(run: Path) -> dict[str, dict[str, Any]]:
-    """The results of all finished trials, by id. Raises BadInput for one that is torn."""
-    found = {}
+    """The results of all finished trials, by id. Raises BadInput naming all that are torn."""
+    found, torn = {}, []
     for path in sorted((run / TRIALS).glob(f"*/{RESULT}")):
         try:
-            found[path.parent.name] = json.loads(path.read_text("utf-8"))
+            result = json.loads(path.read_text("utf-8"))
         except ValueError as error:
-            raise BadInput(f"{path} is no result: {error}. Remove its folder; the trial is then run again.") from error
+            torn.append(f"{path} ({error})")
+            continue
+        if isinstance(result, dict) and "status" in result:
+            found[path.parent.name] = result
+        else:
+            torn.append(f"{path} (no status)")
+    if torn:
+        raise BadInput(f"no result of a trial: {'; '.join(torn)}. Remove the folder: the trial is then run again.")
     return found
 
 
@@ -66,4 +99,7 @@ def _lines(entries: Iterable[dict[str, Any]]) -> str:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    try:
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read: {error}. Remove its folder: the trial is then run again.") from error

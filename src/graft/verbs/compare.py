@@ -98,14 +98,15 @@ def run(options: Options) -> Result:
     import sys
 
     from graft import page
-    from graft.tournament import opening, playing, standings
+    from graft.tournament import opening, playing, results, standings
 
     design = opening.designed(options)
     boards = opening.boards(design)
     if options.dry_run:
         return Result(options.folder, {}, opening.planned(design, boards))
-    command = opening.recorded(options)
-    done = playing.play(design, boards, options.folder, opening.crew(options), show=sys.stderr.isatty())
-    found = standings.write(design, boards, done, options.folder, command)
-    page.write(options.folder)
+    with results.claimed(options.folder):
+        command = opening.recorded(options)
+        done = playing.play(design, boards, options.folder, opening.crew(options), show=sys.stderr.isatty())
+        found = standings.write(design, boards, done, options.folder, command)
+        page.write(options.folder)
     return Result(options.folder, found, [])
