@@ -27,7 +27,7 @@ from graft.attach.probe import sample
 from graft.errors import BadInput, NotApplied, Refused
 from graft.memory import kept_bytes
 from graft.method import Method, Sum
-from graft.page.costs import cost
+from graft.page.words import prefixed
 from graft.tournament.contestant import Contestant
 
 NAME = "matching"
@@ -54,7 +54,7 @@ class Budget:
 
     def shown(self, value: float) -> str:
         """A value of this kind, for people."""
-        return cost("peak_bytes").shown(value) if self.kind == "memory" else f"{value:,.0f} trainable"
+        return prefixed(value, "B") if self.kind == "memory" else f"{value:,.0f} trainable"
 
 
 def budget(text: str) -> Budget:
