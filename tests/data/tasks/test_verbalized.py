@@ -88,6 +88,17 @@ def test_calibration_divides_by_what_the_model_says_of_nothing(tokenizer: Any, m
     assert plain != predicted(task, network, words)
 
 
+def test_calibration_holds_where_a_word_is_all_but_impossible(
+    tokenizer: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, network, words = made(tokenizer, model, calibrate=True)
+    # So improbable that its probability is 0 as a float, which calibration would divide by.
+    unlikely = torch.tensor([0.0, -300.0, -1.0])
+    monkeypatch.setattr(Verbalized, "scores", lambda self, model, prompts, *_: unlikely.expand(len(prompts), -1))
+    for record in predicted(task, network, words):
+        assert record["probabilities"] == pytest.approx([1 / 3] * 3)
+
+
 def test_only_the_word_is_trained_after_the_same_prompt(tokenizer: Any, model: Any) -> None:
     task, network, words = made(tokenizer, model)
     for feature, row in zip(task.features(ROWS, words, train=True), ROWS, strict=True):

@@ -6,6 +6,7 @@ length. `calibrate` divides the probabilities by those that the model gives when
 calibration, Zhao et al. 2021, arXiv 2102.09690: W = diag(p_cf)⁻¹, b = 0), so that a word it likes anyway is no answer.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -136,7 +137,8 @@ class Verbalized(Classification):
         """[words] log-probabilities where the texts say nothing, the mean over three ways to say nothing."""
         empty = [dict.fromkeys(columns_of(self.template), text) for text in CONTENT_FREE]
         prompts = [self.fitted(self.prompt(row), words, tokenizer) for row in empty]
-        return self.scores(model, prompts, words, tokenizer).softmax(dim=-1).mean(dim=0).log()
+        chances = self.scores(model, prompts, words, tokenizer).log_softmax(dim=-1)
+        return chances.logsumexp(dim=0) - math.log(len(prompts))  # in logarithms: a long word's chance is 0 as a float
 
     def auto(self, config: Any) -> str:
         """Causal models only."""
