@@ -150,10 +150,11 @@ class Arenas:
         return self._all[key]
 
     def ready(self, place: Place) -> Arena:
-        """The arena of a place with its weights; those of another base are let go, the same base is not read twice."""
+        """The arena of a place, to be used now: what another one holds of its base is let go, or handed over."""
         arena, before = self.at(place), self._loaded
         if before is not None and before is not arena:
             base = before.__dict__.pop("base", None)
+            before.trunk = Trunk()
             if base is not None and arena.weights == before.weights:
                 arena.__dict__["base"] = base
         self._loaded = arena

@@ -61,10 +61,12 @@ def chosen(labels: Sequence[str], classes: Sequence[str], chances: Any) -> list[
     return records
 
 
-def of_pairs(first: Matrix, second: Matrix | None) -> Matrix:
+def of_rows(rows: Sequence[Row], features: Callable[[list[str]], Matrix]) -> Matrix:
     """One text's features, or of a pair (u, v, |u − v|, u∘v), as in Conneau et al. 2017 (arXiv 1705.02364)."""
-    if second is None:
+    first = features([row["text"] for row in rows])
+    if "text_pair" not in rows[0]:
         return first
+    second = features([row["text_pair"] for row in rows])
     if sparse.issparse(first):
         return sparse.hstack([first, second, abs(first - second), first.multiply(second)]).tocsr()
     return np.hstack([first, second, np.abs(first - second), first * second])

@@ -12,7 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from graft.data.rows import Row
 from graft.tournament.entrant import Answerer, Arena, Entrant
-from graft.tournament.entrants._linear import Linear, of_pairs, refused
+from graft.tournament.entrants._linear import Linear, of_rows, refused
 
 CHARACTERS = (2, 5)
 
@@ -43,12 +43,5 @@ class TfIdf(Entrant):
             kind = {"analyzer": "word", "ngram_range": (1, self.ngrams), "token_pattern": r"\b\w+\b"}
         counter = TfidfVectorizer(sublinear_tf=True, **kind)
         counter.fit([row[name] for row in rows for name in ("text", "text_pair") if name in row])
-
-        def features(asked: Sequence[Row]) -> Any:
-            pairs = [row["text_pair"] for row in asked if "text_pair" in row]
-            return of_pairs(
-                counter.transform([row["text"] for row in asked]), counter.transform(pairs) if pairs else None
-            )
-
         kept = sum(len(word.encode()) + 1 + 8 for word in counter.vocabulary_)
-        return Linear(arena.task, features, rows, self.C, kept)
+        return Linear(arena.task, lambda asked: of_rows(asked, counter.transform), rows, self.C, kept)

@@ -18,7 +18,7 @@ from graft.data.encoding import text_ids
 from graft.data.rows import Row
 from graft.errors import BadInput
 from graft.tournament.entrant import Answerer, Arena, Entrant
-from graft.tournament.entrants._linear import Linear, of_pairs, refused
+from graft.tournament.entrants._linear import Linear, of_rows, refused
 
 WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -44,15 +44,9 @@ class WordVectors(Entrant):
 
     def fit(self, arena: Arena, rows: Sequence[Row], seed: int) -> Answerer:
         mean = GloveFile(Path(self.vectors)) if self.vectors is not None else Embeddings(arena.model, arena.tokenizer)
-        scaler = StandardScaler()
-
-        def pooled(asked: Sequence[Row]) -> Any:
-            pairs = [row["text_pair"] for row in asked if "text_pair" in row]
-            return of_pairs(mean.of([row["text"] for row in asked]), mean.of(pairs) if pairs else None)
-
-        scaler.fit(pooled(rows))
+        scaler = StandardScaler().fit(of_rows(rows, mean.of))
         kept = scaler.mean_.nbytes + scaler.scale_.nbytes
-        return Linear(arena.task, lambda asked: scaler.transform(pooled(asked)), rows, self.C, kept)
+        return Linear(arena.task, lambda asked: scaler.transform(of_rows(asked, mean.of)), rows, self.C, kept)
 
 
 class Embeddings:
