@@ -15,6 +15,8 @@ from graft import metrics
 from graft.checkpoint.record import versions
 from graft.files import write_text
 from graft.method import Method
+from graft.page.standings import ITEMS, SCHEMA
+from graft.page.standings import NAME as STANDINGS
 from graft.tournament import items, matrices
 from graft.tournament.answer import answered
 from graft.tournament.contestant import Contestant, spelled
@@ -23,9 +25,6 @@ from graft.tournament.lines import table
 from graft.tournament.playing import Board, courses
 from graft.tournament.running import headline
 from graft.tournament.search import candidates
-
-SCHEMA = 1
-STANDINGS, ITEMS = "standings.json", "items.parquet"
 
 
 def write(
@@ -79,7 +78,8 @@ def _protocol(design: Design) -> dict[str, Any]:
         "All contestants of a board have the same train, validation and test rows, and answer the same test items.",
         f"Each tries at most {design.trials} candidate settings, its learning rate first; they are halved by the "
         "validation score after a share of the full length, and the one left is trained in full with every seed "
-        f"({', '.join(map(str, design.seeds))}) and tested once.",
+        f"({', '.join(map(str, design.seeds))}) and tested once. Who is not fine-tuned is fitted in full for each "
+        "candidate, and once where no seed changes anything.",
         f"Full length: {length} in batches of {training['batch']} rows; the tensors of the lowest validation loss.",
         "A seed decides the start of new tensors, the order of the rows and dropout. Train rows of a smaller size are "
         "among those of a larger one.",
