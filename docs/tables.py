@@ -52,7 +52,7 @@ def methods() -> str:
             link = f"[{kind.__name__}](reference/methods.md#{kind.slug()})"
             cells = [link, _formula(kind), STARTS[kind.start], _merges(kind), f"{kind.learning_rate:g}"]
             cells += [f"{found.trainable:,}" for found in counts]
-            text += f"| {' | '.join([*cells, _size(counts[1].stored)])} |\n"
+            text += f"| {' | '.join([*cells, costs.cost('stored_bytes').shown(counts[1].stored)])} |\n"
     return text
 
 
@@ -107,7 +107,7 @@ def results() -> str:
         "| | trainable | stored | training | peak memory | perplexity | ROUGE-L | against the base |\n"
         "|---|--:|--:|--:|--:|--:|--:|--:|\n"
     )
-    for line in sorted(lines, key=lambda line: float(line["score"] or "nan"), reverse=True):
+    for line in sorted(lines, key=lambda line: float(line["score"] or "-inf"), reverse=True):
         cells = [costs.cost(key).shown(_number(line[f"cost_{key}"])) for key in SHOWN]
         score, perplexity = (words.number(_number(line[name]), 1) for name in ("score", "metric_perplexity"))
         gain = [_number(line[f"against_reference_{name}"]) for name in ("difference", "low", "high")]
@@ -158,13 +158,6 @@ def _formula(kind: Any) -> str:
     if not found:
         return described.partition("\n")[0].replace("|", "\\|")
     return "`" + re.sub(r"\s{2,}", " ", found[1]).replace("|", "\\|") + "`"
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} B"
 
 
 TABLES = {table.__name__: table for table in (methods, kinds, tasks, allowances, results)}
