@@ -17,7 +17,7 @@ from graft.method import Method
 from graft.scoring import general_text
 from graft.tournament.arena import Arenas, title
 from graft.tournament.cluster import Cluster
-from graft.tournament.contestant import assembled
+from graft.tournament.contestant import Contestant, assembled
 from graft.tournament.crew import Alone, Crew
 from graft.tournament.design import Design, Rows
 from graft.tournament.matching import budget, matched
@@ -36,57 +36,67 @@ OF_A_CALL = ("dry_run", "workers", "ray", "settings")  # of one call, not of the
 
 def designed(options: "Options") -> Design:
     """The design that the options ask for. Raises BadInput for what cannot be compared."""
+    _check(options)
+    ways = tuple(assembled(options.contestants, options.settings))
+    autocast = _autocast(options, ways)
+    rows = zip(options.data, _each(options.columns, options.data, "columns"),
+               _each(options.template, options.data, "template"), strict=True)  # fmt: skip
+    design = Design(
+        models=options.model, data=tuple(Rows(*each) for each in rows), contestants=ways,
+        training=_training(options, autocast), task=options.task, splits=options.splits, allow=options.allow,
+        sizes=options.sizes, seeds=options.seeds, trials=options.trials, least_steps=options.least_steps,
+        validation_rows=options.validation_rows, test_rows=options.test_rows, length=options.length,
+        metric=options.metric, general_text=options.general_text, ablate=options.ablate == "layers",
+        transfer=options.transfer, keep=options.keep, dtype="fp32" if autocast else options.dtype,
+        device=options.device, trust_remote_code=options.trust_remote_code,
+    )  # fmt: skip
+    return design if options.match is None else _matched(design, options.match)
+
+
+def _check(options: "Options") -> None:
     least = {"trials": 1, "least_steps": 1, "workers": 1, "validation_rows": 0, "test_rows": 0}
     check_numbers(options, least, ("minutes",))
-    if missing := [name for name in ("model", "data", "contestants", "sizes", "seeds") if not getattr(options, name)]:
+    lists = {name: getattr(options, name) for name in ("model", "data", "contestants", "sizes", "seeds")}
+    if missing := [name for name, values in lists.items() if not values]:
         raise BadInput(f"{', '.join(missing)}: give at least one. A comparison needs a model, rows and contestants.")
-    if len(set(options.seeds)) < len(options.seeds):
-        raise BadInput(f"seeds: {', '.join(map(str, options.seeds))} holds one twice, which would count it twice.")
-    if any(size < 0 for size in options.sizes):
+    for name in ("sizes", "seeds"):
+        if len(set(lists[name])) < len(lists[name]):
+            raise BadInput(f"{name}: {', '.join(map(str, lists[name]))} holds one twice, which would count it twice.")
+    if min(options.sizes) < 0:
         raise BadInput(f"sizes: {min(options.sizes)} is no number of rows; 0 means all.")
+    if min(options.seeds) < 0:
+        raise BadInput(f"seeds: {min(options.seeds)} is no seed; they are whole numbers from 0 on.")
     if options.metric:
         metrics.get(options.metric)
     if options.general_text is not None:
         general_text(options.general_text)
-    ways = tuple(assembled(options.contestants, options.settings))
-    device = chosen_device(options.device)
-    in_place = any(term.in_place for each in ways if isinstance(each.way, Method) for term in each.way.methods())
-    # What trains in place trains in fp32; its arithmetic is then in bf16 by autocast, and everyone's with it.
-    autocast = (options.dtype == "auto" and fast_bf16(device)) or (in_place and in_bf16(options.dtype, device))
-    data = zip(options.data, _each(options.columns, options.data, "columns"),
-               _each(options.template, options.data, "template"), strict=True)  # fmt: skip
     if options.match is not None:
         budget(options.match)
         if len(options.model) > 1:
             raise BadInput("--match makes contestants alike on one base; compare at one --model at a time.")
-    design = Design(
-        models=tuple(options.model), data=tuple(Rows(*each) for each in data),
-        contestants=ways,
-        training=TrainingOptions(
-            epochs=options.epochs, steps=options.steps,
-            seconds=None if options.minutes is None else 60 * options.minutes, batch=options.batch,
-            accumulate=options.accumulate, schedule=options.schedule, warmup=options.warmup,
-            weight_decay=options.weight_decay, clip=options.clip, checkpointing=options.checkpointing,
-            checks=options.checks, patience=options.patience, autocast=autocast,
-        ),
-        task=options.task, splits=options.splits, allow=options.allow, sizes=tuple(options.sizes),
-        seeds=tuple(options.seeds), trials=options.trials, least_steps=options.least_steps,
-        validation_rows=options.validation_rows,
-        test_rows=options.test_rows, length=options.length, metric=options.metric, general_text=options.general_text,
-        ablate=options.ablate == "layers", transfer=options.transfer, keep=options.keep,
-        dtype="fp32" if autocast else options.dtype,
-        device=options.device, trust_remote_code=options.trust_remote_code,
+
+
+def _autocast(options: "Options", ways: Sequence[Contestant]) -> bool:
+    """What trains in place trains in fp32; its arithmetic is then in bf16 by autocast, and everyone's with it."""
+    device = chosen_device(options.device)
+    in_place = any(term.in_place for each in ways if isinstance(each.way, Method) for term in each.way.methods())
+    return (options.dtype == "auto" and fast_bf16(device)) or (in_place and in_bf16(options.dtype, device))
+
+
+def _training(options: "Options", autocast: bool) -> TrainingOptions:
+    return TrainingOptions(
+        epochs=options.epochs, steps=options.steps, seconds=None if options.minutes is None else 60 * options.minutes,
+        batch=options.batch, accumulate=options.accumulate, schedule=options.schedule, warmup=options.warmup,
+        weight_decay=options.weight_decay, clip=options.clip, checkpointing=options.checkpointing,
+        checks=options.checks, patience=options.patience, autocast=autocast,
     )  # fmt: skip
-    return design if options.match is None else _matched(design, options.match)
 
 
 def _matched(design: Design, target: str) -> Design:
     """The design with contestants as large as the target allows."""
     arena = Arenas(design).at(design.places()[0])
     longest = min(design.length or arena.task.max_length, arena.task.max_length)
-    alike, notes = matched(
-        design.contestants, target, arena.model, batch=design.training.batch, tokens=longest
-    )  # fmt: skip
+    alike, notes = matched(design.contestants, target, arena.model, batch=design.training.batch, tokens=longest)
     return replace(design, contestants=tuple(alike), notes=(f"Contestants are matched by {target}.", *notes))
 
 
