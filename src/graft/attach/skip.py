@@ -23,6 +23,7 @@ from graft.anatomy import Anatomy
 from graft.anatomy.site import Stack
 from graft.attach.adapter import Adapter, Placed
 from graft.attach.hooks import first, first_of, swap
+from graft.attach.mode import in_mode
 from graft.attach.spot import Grafted, require
 from graft.attach.stack import named_inputs
 from graft.errors import Refused
@@ -226,17 +227,13 @@ class _Skip:
     @contextmanager
     def _computing(self, module: nn.Module) -> Iterator[None]:
         """Forwards of the base alone, in evaluation mode, that end with the last frozen layer."""
-        modes = [(each, each.training) for each in module.modules()]
         names, self.record.names, self.record.call = self.record.names, None, None
-        module.eval()
         try:
-            with torch.inference_mode(False), torch.no_grad():
+            with in_mode(module, training=False), torch.inference_mode(False), torch.no_grad():
                 yield
         finally:
             self.computed = None
             self.record.names, self.record.call = names, None
-            for each, mode in modes:
-                each.training = mode
             torch.clear_autocast_cache()  # or weights cast here, without a graph, would be used by what trains
 
 

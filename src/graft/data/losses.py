@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from graft.attach.mode import in_mode
 from graft.data.padding import IGNORED
 
 Record = dict[str, Any]
@@ -16,14 +17,8 @@ Record = dict[str, Any]
 @contextmanager
 def inference(model: Any) -> Iterator[None]:
     """No gradients and evaluation mode; every module's own mode is restored."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with in_mode(model, training=False), torch.no_grad():
+        yield
 
 
 def to_device(inputs: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from torch import nn
 from graft.anatomy import skeleton
 from graft.attach import attach, detach
 from graft.attach.adapter import Adapter, base_parameters
+from graft.attach.mode import in_mode
 from graft.attach.probe import sample
 from graft.errors import BadInput, NotApplied, Refused
 from graft.memory import kept_bytes
@@ -194,7 +195,7 @@ def _memory(model: nn.Module, batch: int, tokens: int) -> Cost:
         return model(**row).logits.float().logsumexp(-1).sum()
 
     def cost(method: Method) -> float:
-        with _attached(model, method) as adapter, _training(model):
+        with _attached(model, method) as adapter, in_mode(model, training=True):
             held = sum(p.numel() * p.element_size() for p in adapter.parameters())
             return weights + HELD * held + batch * kept_bytes(forward)
 
@@ -211,17 +212,6 @@ def _attached(model: nn.Module, method: Method) -> Iterator[Adapter]:
             yield adapter
         finally:
             detach(model, NAME)
-
-
-@contextmanager
-def _training(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.train()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _shown(wanted: Budget, value: float) -> str:

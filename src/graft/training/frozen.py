@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graft.attach import Adapter
+from graft.attach.mode import in_mode
 from graft.attach.skip import Frozen, frozen, skipped, tensors
 from graft.data.task import Features
 from graft.memory import available
@@ -78,7 +79,7 @@ def skipping(
         return
     trunk.open(adapter, found)
     pair = [min(rows, key=length), max(rows, key=length)]
-    with _evaluating(adapter.model):
+    with in_mode(adapter.model, training=False):
         plain = _slopes(adapter, loss(pair))
         with skipped(adapter, found, trunk):
             ours = _slopes(adapter, loss(pair))
@@ -103,17 +104,6 @@ def _close(plain: Sequence[Tensor], ours: Sequence[Tensor], close: float) -> boo
     apart = [float(torch.linalg.vector_norm(one - other)) for one, other in zip(plain, ours, strict=True)]
     slack = [close * norms[0], *(close * (norm + SMALL * whole) for norm in norms[1:])]
     return all(distance <= most for distance, most in zip(apart, slack, strict=True))
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _weights(adapter: Adapter, found: Frozen) -> dict[int, tuple[object, ...]]:
