@@ -113,6 +113,16 @@ class Part(nn.Module):
             )
         return self
 
+    def matrix(self, site: Site, looked_up: bool = True) -> "Part":
+        """Refuse a site whose weight is not one matrix, and unless `looked_up` one whose inputs are ids."""
+        if site.weight.dim() == 2 and (looked_up or not isinstance(site.module, nn.Embedding)):
+            return self
+        kind = "an embedding" if site.weight.dim() == 2 else "a vector" if site.weight.dim() < 2 else "a stack of them"
+        raise Refused(
+            f"{type(self).__name__} cannot act at {site.name}: it changes the matrix of a linear map, and the weight "
+            f"there is {kind}. Choose other sites."
+        )
+
     def drop(self, x: Tensor) -> Tensor:
         """Dropout on the part's own branch: active in training mode only."""
         return nn.functional.dropout(x, self.dropout, self.training)
