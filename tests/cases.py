@@ -43,9 +43,13 @@ def move(adapter: Adapter, seed: int = 1, by: float = 0.2) -> None:
 
 def suits(name: str, model: str) -> bool:
     """Whether a method can be put on a model at all."""
-    return not (model in UNINTERFACED and any(word in name for word in ("prefix", "mam")))
+    return not (model in UNINTERFACED and any(word in name for word in KEYS))
 
 
+# Methods that add keys and values.
+KEYS = ("prefix", "mam", "llama_adapter", "p_tuning_v2")
+# Methods that add virtual tokens.
+TOKENS = ("prompt", "p_tuning")
 # Their attention does not go through transformers' attention interface, so virtual keys are refused there.
 UNINTERFACED = ("bloom", "falcon", "falcon_multi_query", "falcon_multi_head", "deberta_v2")
 # Somewhere inside, rows of a batch cannot be told apart; a method that acts there refuses mixed batches.
@@ -54,4 +58,4 @@ ROWLESS = ("deberta_v2", "mixtral", "qwen3_moe", "gpt_oss")
 
 def caches(name: str, model: str) -> bool:
     """Whether a method can be used with a cache on a model: virtual tokens need the attention interface."""
-    return not (model in UNINTERFACED and "prompt" in name)
+    return not (model in UNINTERFACED and any(word in name for word in TOKENS))
