@@ -11,6 +11,7 @@ from graft.tournament.contestant import Contestant
 from graft.training.options import TrainingOptions
 
 FEWEST = 50  # validation rows that a board has at least, where the data has them
+DECISIVE = ("least_steps", "length", "metric", "dtype", "device", "general_text", "ablate", "validation_rows")
 OWN = ("lr", "seed", "report_to")  # training options that each trial sets itself, or that decide nothing
 
 
@@ -110,12 +111,8 @@ class Trial:
 def decisive(design: Design) -> str:
     """The options that decide the result of a trial, beside its board, contestant, candidate and seed."""
     training = {name: value for name, value in asdict(design.training).items() if name not in OWN}
-    facts = {
-        "training": training, "least_steps": design.least_steps, "length": design.length,
-        "metric": design.metric, "dtype": design.dtype,
-        "device": design.device, "general_text": design.general_text, "ablate": design.ablate,
-        "transfer": [rows.source for rows in design.data] if design.transfer else [],
-    }  # fmt: skip
+    others = [rows.source for rows in design.data] if design.transfer else []
+    facts = {name: getattr(design, name) for name in DECISIVE} | {"training": training, "transfer": others}
     return json.dumps(facts, sort_keys=True, default=str)
 
 

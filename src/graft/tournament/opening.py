@@ -110,6 +110,11 @@ def boards(design: Design) -> list[Board]:
         Board(f"{name}-{at}" if name in twice else name, place, arenas.at(place))
         for at, (name, place) in enumerate(zip(names, places, strict=True))
     ]
+    rows: dict[tuple[int, int, int], str] = {}
+    for board in found:
+        key = board.place.model, board.place.data, len(board.arena.rows(board.place.size))
+        if (other := rows.setdefault(key, board.id)) != board.id:
+            raise BadInput(f"sizes: {board.id} and {other} would be the same board, of all {key[-1]:,} train rows.")
     deciding = {headline(design, board.arena): board.id for board in found}
     if len(deciding) > 1:
         told = ", ".join(f"{metric} on {board}" for metric, board in deciding.items())
