@@ -19,8 +19,9 @@ class Cluster(Crew):
     """A Ray cluster: a trial that a lost node takes with it is run again on another, by Ray.
 
     `address` is what `ray.init` takes; "local" starts one here. A trial has a GPU of its own where the cluster has any,
-    else a core. Bases and data must be at the same paths on all nodes, and so must the folder for adapters to be kept;
-    results come back to this process, which writes them. Raises BadInput where no cluster answers.
+    else a core. Bases and data must be at the same paths on all nodes, as must the current folder, and that of the
+    comparison for adapters to be kept; results come back to this process, which writes them. Raises BadInput where no
+    cluster answers.
     """
 
     def __init__(self, address: str) -> None:
@@ -42,10 +43,10 @@ class Cluster(Crew):
         there = ray.cluster_resources()
         gpus = int(there.get("GPU", 0))
         self.room = gpus or max(1, int(there.get("CPU", 1)))
-        self._run: Any = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=PATIENCE)(work).remote
+        self._run: Any = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=PATIENCE)(_work).remote
 
     def begin(self, design: Design, trial: Trial, keep: Path | None) -> None:
-        self._taken[self._run(design, trial, keep, 1)] = trial
+        self._taken[self._run(os.getcwd(), design, trial, keep)] = trial
 
     def next(self) -> tuple[Trial, Finished]:
         (done, *_), _ = self._ray.wait(list(self._taken), num_returns=1)
@@ -61,6 +62,15 @@ class Cluster(Crew):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ray.shutdown()
+
+
+def _work(folder: str, design: Design, trial: Trial, keep: Path | None) -> Finished:
+    """Run a trial on one core, in the folder that relative paths are meant from."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise BadInput(f"a node of the cluster has no folder {folder}: {sentence(error)}") from error
+    return work(design, trial, keep, threads=1)
 
 
 def _reach(address: str) -> None:

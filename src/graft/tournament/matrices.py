@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graft import statistics
-from graft.tournament.design import Design
+from graft.tournament.design import Design, Place
 from graft.tournament.lines import line_of
 from graft.tournament.playing import Board, courses
 
@@ -72,12 +72,19 @@ def transfer(design: Design, boards: Sequence[Board], done: Mapping[str, Any]) -
     for contestant in design.contestants:
         for model in range(len(design.models)):
             for size in design.sizes:
-                rows = [_transferred(design, board, contestant.name, done, sources) for board in boards
-                        if (board.place.model, board.place.size) == (model, size)]  # fmt: skip
+                rows = [_transferred(design, _board(boards, Place(model, data, size)), contestant.name, done, sources)
+                        for data in range(len(sources))]  # fmt: skip
                 if any(value is not None for row in rows for value in row):
                     found.append({"contestant": contestant.name, "model": design.models[model], "size": size,
                                   "data": sources, "scores": rows})  # fmt: skip
     return found
+
+
+def _board(boards: Sequence[Board], place: Place) -> Board:
+    """The board at a place; where its data has fewer rows than that, the one with all of them, which is its largest."""
+    there = [each for each in boards if (each.place.model, each.place.data) == (place.model, place.data)]
+    largest = max(there, key=lambda each: len(each.arena.rows(each.place.size)))
+    return next((each for each in there if each.place == place), largest)
 
 
 def _transferred(

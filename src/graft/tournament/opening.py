@@ -19,7 +19,7 @@ from graft.tournament.arena import Arenas, title
 from graft.tournament.cluster import Cluster
 from graft.tournament.contestant import Contestant, assembled
 from graft.tournament.crew import Alone, Crew
-from graft.tournament.design import Design, Rows
+from graft.tournament.design import Design, Place, Rows
 from graft.tournament.matching import budget, matched
 from graft.tournament.playing import Board
 from graft.tournament.processes import Processes
@@ -101,20 +101,25 @@ def _matched(design: Design, target: str) -> Design:
 
 
 def boards(design: Design) -> list[Board]:
-    """Every board, its rows read and checked. Raises BadInput where their metrics differ."""
+    """Every board, its rows read and checked. Raises BadInput where their metrics differ.
+
+    Data with fewer rows than several sizes ask for has one board with all of them, and its card says so.
+    """
     arenas = Arenas(design)
-    places = design.places()
-    names = [_named(design, place.model, place.data, place.size) for place in places]
+    places: dict[tuple[int, int, int], Place] = {}
+    for place in design.places():
+        arena = arenas.at(place)
+        rows = len(arena.rows(place.size))
+        first = places.setdefault((place.model, place.data, rows), place)
+        if first is not place:
+            arena.notes.append(f"it has {rows:,} train rows: sizes {first.size or 'all'} and {place.size or 'all'} "
+                               "are one board.")  # fmt: skip
+    names = [_named(design, place.model, place.data, place.size) for place in places.values()]
     twice = {name for name, times in Counter(names).items() if times > 1}
     found = [
         Board(f"{name}-{at}" if name in twice else name, place, arenas.at(place))
-        for at, (name, place) in enumerate(zip(names, places, strict=True))
+        for at, (name, place) in enumerate(zip(names, places.values(), strict=True))
     ]
-    rows: dict[tuple[int, int, int], str] = {}
-    for board in found:
-        key = board.place.model, board.place.data, len(board.arena.rows(board.place.size))
-        if (other := rows.setdefault(key, board.id)) != board.id:
-            raise BadInput(f"sizes: {board.id} and {other} would be the same board, of all {key[-1]:,} train rows.")
     deciding = {headline(design, board.arena): board.id for board in found}
     if len(deciding) > 1:
         told = ", ".join(f"{metric} on {board}" for metric, board in deciding.items())

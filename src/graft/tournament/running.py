@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from graft import checkpoint, metrics
 from graft.attach import attach, detach, probe, use
 from graft.data.rows import Row
 from graft.data.task import Record
-from graft.errors import GraftError, Refused
+from graft.errors import BadInput, GraftError, Refused, sentence
 from graft.memory import Peak
 from graft.method import Method
 from graft.scoring import example, score
@@ -25,6 +26,10 @@ from graft.training.frozen import Trunk
 from graft.training.loop import fit
 
 NAME = "contestant"
+
+
+class NotKept(BadInput):
+    """An adapter could not be written: the fault of the disk, not of the contestant."""
 
 
 @dataclass
@@ -39,7 +44,7 @@ class Finished:
 def run(design: Design, trial: Trial, arena: Arena, keep: Path | None = None, arenas: Sequence[Arena] = ()) -> Finished:
     """Run a trial and never raise for what the contestant did: a trial that fails is a result with its error.
 
-    keep: where a trained adapter is saved. arenas: those of the other data sets, for transfer.
+    keep: where a trained adapter is saved. arenas: those of the other data sets, for transfer. Raises NotKept.
     """
     began = time.perf_counter()
     way = trial.contestant.way
@@ -51,6 +56,8 @@ def run(design: Design, trial: Trial, arena: Arena, keep: Path | None = None, ar
             finished = _tuned(design, trial, arena, way, keep, arenas)
         else:
             finished = _fitted(design, trial, arena, way)
+    except NotKept:
+        raise
     except GraftError as error:
         finished = Finished({"status": "failed", "error": str(error)})
     except Exception as error:  # a contestant that breaks must not end the others' comparison; its row says so
@@ -84,10 +91,19 @@ def _tuned(design: Design, trial: Trial, arena: Arena, method: Method, keep: Pat
             finished.result["transfer"] = transfer.scores(arena, NAME, arenas, headline(design, arena))
         if keep is not None and not method.in_place:
             extra = {"task": task.as_dict(), "seed": trial.seed, "data": {"sha256": arena.data.hash}}
-            checkpoint.save(model, NAME, keep, tokenizer=tokenizer, extra=extra)
+            _keep(arena, keep, extra)
         return finished
     finally:
         detach(model, NAME)
+
+
+def _keep(arena: Arena, folder: Path, extra: dict[str, Any]) -> None:
+    try:
+        checkpoint.save(arena.model, NAME, folder, tokenizer=arena.tokenizer, extra=extra)
+    except (OSError, BadInput, SafetensorError) as error:
+        raise NotKept(
+            f"cannot keep the adapter in {folder}: {sentence(error)} Free some space, or compare with --no-keep."
+        ) from error
 
 
 def _ablated(arena: Arena) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """What a comparison showed; `standings` is empty after a dry run."""
+    """What a comparison showed; `standings` is empty after a dry run. `exit_code`: 1 when nobody finished."""
 
     folder: Path
     standings: dict[str, Any]
@@ -109,4 +109,5 @@ def run(options: Options) -> Result:
         done = playing.play(design, boards, options.folder, opening.crew(options), show=sys.stderr.isatty())
         found = standings.write(design, boards, done, options.folder, command)
         page.write(options.folder)
-    return Result(options.folder, found, [])
+    answered = any(line["status"] == "done" for board in found["boards"] for line in board["lines"])
+    return Result(options.folder, found, [], exit_code=0 if answered else 1)
