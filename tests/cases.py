@@ -11,6 +11,7 @@ from graft.attach import Adapter, attach
 from graft.method import Method, find
 
 SMALL = {"rank": 3, "bottleneck": 4, "tokens": 3, "hidden": 6, "k": 1, "reduction": 4}
+OWN = {"hra": {"rank": 4}}  # what one method needs beside its small sizes
 SUMS = {"lora+prefix_tuning": ("lora", "prefix_tuning"), "prompt_tuning+dora": ("prompt_tuning", "dora")}
 NAMES = (*catalogue.methods(), *SUMS)
 FEW = ("llama", "bert", "t5")  # the models a method runs on by default; the slow suite has all of text
@@ -23,7 +24,7 @@ def method(name: str, **settings: Any) -> Method:
         return method(left) + method(right)
     kind = find(name)
     small = {f.name: SMALL[f.name] for f in fields(kind) if f.name in SMALL}
-    return kind(**{**small, **settings})
+    return kind(**{**small, **OWN.get(name, {}), **settings})
 
 
 def grafted(model: nn.Module, name: str, adapter: str = "default", **settings: Any) -> Adapter:
@@ -46,8 +47,8 @@ def suits(name: str, model: str) -> bool:
     return not (model in UNINTERFACED and any(word in name for word in KEYS))
 
 
-# Methods that add keys and values.
-KEYS = ("prefix", "mam", "llama_adapter", "p_tuning_v2")
+# Methods that add keys and values, or tokens in front of layers.
+KEYS = ("prefix", "mam", "llama_adapter", "p_tuning_v2", "embedding_prompt")
 # Methods that add virtual tokens.
 TOKENS = ("prompt", "p_tuning")
 # Their attention does not go through transformers' attention interface, so virtual keys are refused there.
