@@ -16,9 +16,12 @@ from graft.errors import BadInput
 from graft.method import Method
 from graft.methods.bitfit import BitFit
 from graft.methods.houlsby import Houlsby
+from graft.methods.hra import HRA
 from graft.methods.ladder_side import LadderSide
+from graft.methods.lokr import LoKr
 from graft.methods.lora import LoRA
 from graft.methods.mam import MAM
+from graft.methods.oft import OFT
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.methods.prompt_tuning import PromptTuning
 from graft.methods.top_layers import TopLayers
@@ -94,6 +97,14 @@ def test_the_largest_size_that_fits(on: str, which: str) -> None:
         full = which == "lora" and size == 16  # a low-rank update has room for no more at llama's narrow values
         assert full or count(size + 1) > 1500
     assert f"{field} {size} instead of" in note and f"{reached:,} trainable" in note
+
+
+def test_sizes_of_which_only_some_are_possible_and_sizes_that_end_to_cost_more() -> None:
+    given_ = [Contestant("hra", HRA()), Contestant("oft", OFT()), Contestant("lokr", LoKr())]
+    (hra, oft, lokr), _ = matched(given_, "trainable=1500", MODEL)
+    assert hra.way.rank == 10  # 4 · 32 for each of an even number of reflections  # type: ignore[union-attr]
+    assert oft.way.block == 16  # 64 · (block - 1), of a divisor of 32  # type: ignore[union-attr]
+    assert lokr.way.rank == 4  # its larger factor, 8 by 8, is then full  # type: ignore[union-attr]
 
 
 @settings(max_examples=15)

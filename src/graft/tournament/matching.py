@@ -143,10 +143,11 @@ def _largest(cost: Callable[[int], float], most: float) -> int | None:
 
     A size that is impossible costs infinitely much. Cost rises with the size, or falls with it (a divisor).
     """
-    low, least = 1, cost(1)
+    likely = ((size, value) for size in SCALE if (value := cost(size)) < math.inf)
+    low, least = next(likely, (0, math.inf))
     if math.isinf(least):
         return None
-    following = next((value for size in SCALE[1:FEW] if (value := cost(size)) < math.inf), math.inf)
+    following = next((value for size in SCALE[1:FEW] if size > low and (value := cost(size)) < math.inf), math.inf)
     if following < least:
         possible = [(value, size) for size in SCALE if (value := cost(size)) < math.inf]
         return max((each for each in possible if each[0] <= most), default=min(possible))[1]
@@ -158,6 +159,11 @@ def _largest(cost: Callable[[int], float], most: float) -> int | None:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if cost(middle) <= most else (low, middle)
+    reached = cost(low)
+    below = 0 if low > 1 and cost(low - 1) == reached else low - 1  # all that there is to have is had before
+    while low - below > 1:
+        middle = (low + below) // 2
+        low, below = (middle, below) if cost(middle) == reached else (low, middle)
     return low
 
 
