@@ -252,6 +252,7 @@ def test_wrong_arguments(refuse: Callable[..., str], arguments: list[str], said:
         ("model: !!python/object/apply:os.getcwd []\n", "r.yaml:1: model: expected str, got a list"),
         (b"model: \xff\n", "r.yaml is not UTF-8"),
         ("model: \x07\n", "r.yaml is not valid YAML"),
+        ("model: " + "[" * 5000, "r.yaml is nested too deep"),
     ],
 )
 def test_wrong_recipes_say_file_and_line(refuse: Callable[..., str], recipe: str | bytes, said: str) -> None:

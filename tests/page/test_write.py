@@ -163,9 +163,10 @@ def test_what_is_no_json_or_no_parquet_is_told(tmp_path: Path) -> None:
     (tmp_path / "items.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(BadInput, match=r"items\.parquet cannot be read"):
         page.write(tmp_path)
-    (tmp_path / "standings.json").write_text('{"schema": 1')
-    with pytest.raises(BadInput, match="is no JSON"):
-        page.write(tmp_path)
+    for text in ('{"schema": 1', "[" * 100_000):
+        (tmp_path / "standings.json").write_text(text)
+        with pytest.raises(BadInput, match="is no JSON"):
+            page.write(tmp_path)
 
 
 def test_numbers_that_json_does_not_have_are_missing_numbers(tmp_path: Path) -> None:

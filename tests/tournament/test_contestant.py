@@ -39,6 +39,7 @@ def test_two_names_for_one_way_are_the_same() -> None:
     ("words", "settings", "said"),
     [
         (["lorra"], {}, "no contestant is called 'lorra'.*lora"),
+        (["majorty"], {}, "no contestant is called 'majorty'. Did you mean 'majority'"),
         (["lora", "lora"], {}, "two contestants are called 'lora'"),
         (["Big One=lora"], {}, "lower-case"),
         (["mix=lora+majority"], {}, "majority cannot be part of a sum"),
@@ -47,6 +48,8 @@ def test_two_names_for_one_way_are_the_same() -> None:
         (["lora"], {"lora": {"rank": (0,)}}, "rank"),
         (["lora"], {"lora": {"rank": ()}}, "lora.rank has no value"),
         (["lora"], {"lora": {"rank": (4, 8, 4)}}, "lora.rank has one value twice"),
+        (["lora"], {"lora": {"lr": (float("nan"),)}}, "lora.lr must be a finite number above 0, got nan"),
+        (["lora"], {"lora": {"lr": (-1.0, "fast")}}, "got -1.0; lora.lr must be .* got fast"),
     ],
 )
 def test_what_is_no_contestant_is_refused(words: list[str], settings: dict, said: str) -> None:

@@ -35,6 +35,8 @@ def read(path: Path) -> list[Entry]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise BadInput(f"{path}:{line}: not valid YAML: {error.problem}.") from error
+    except RecursionError as error:
+        raise BadInput(f"{path} is nested too deep; a recipe is a mapping of option: value.") from error
     except yaml.YAMLError as error:
         raise BadInput(f"{path} is not valid YAML: {error}.") from error
     if root is None:

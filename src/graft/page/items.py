@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graft.errors import BadInput
+from graft.errors import BadInput, sentence
 from graft.page.standings import ITEMS, Plain
 from graft.page.words import cut
 
@@ -83,7 +83,7 @@ def read(run: Path) -> list[Item]:
     try:
         rows: list[Plain] = pq.read_table(path).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{path} cannot be read as Parquet: {error}. Run `graft compare` again.") from None
+        raise BadInput(f"{path} cannot be read as Parquet: {sentence(error)} Run `graft compare` again.") from None
     if rows and (lost := [name for name in FIXED if name not in rows[0]]):
         raise BadInput(f"{path} has no column {', '.join(lost)}. Run `graft compare` again to write it anew.")
     return [_item(row) for row in rows]

@@ -42,11 +42,11 @@ def read(run: Path) -> Plain:
     if not path.is_file():
         raise BadInput(
             f"there is no {NAME} in {run}: give the folder that `graft compare` wrote. "
-            "A comparison writes it when its first contestants are done."
+            "It is written when all has been played; the same `graft compare` goes on where it stopped."
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(
             f"{path} is no JSON: {error}. Run `graft compare` again; it repeats no finished trial."
         ) from None

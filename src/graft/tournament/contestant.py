@@ -6,8 +6,10 @@ big=lora+prefix_tuning        under a name of its own; settings are then big.lor
 tfidf                         no fine-tuning at all: one of `tournament/entrants`
 """
 
+import difflib
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -94,18 +96,27 @@ def assembled(words: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -
     """
     known = fields_of(words)
     several = {name: {key: _several(value) for key, value in given.items()} for name, given in settings.items()}
-    wrong = [f"there is no contestant {name!r} to set {', '.join(given)} of" for name, given in settings.items()
-             if name not in known]  # fmt: skip
+    wrong = [f"there is no contestant {name!r}{_nearest([name], known)} to set {', '.join(given)} of"
+             for name, given in settings.items() if name not in known]  # fmt: skip
     for name, given in settings.items():
         odd = [key for key in given if name in known and key not in known[name]]
         if odd:
-            wrong.append(f"{name} has no setting {', '.join(odd)}; it has: {', '.join(known[name])}")
+            wrong.append(f"{name} has no setting {', '.join(odd)}; it has: {', '.join(known[name])}"
+                         f"{_nearest(odd, known[name])}")  # fmt: skip
     wrong += [f"{name}.{key} has {'one value twice' if values else 'no value'}"
               for name, given in several.items() for key, values in given.items()
               if not values or any(value in values[:at] for at, value in enumerate(values))]  # fmt: skip
+    wrong += [f"{name}.{key} must be a finite number above 0, got {value}"
+              for name, given in several.items() for key, values in given.items()
+              if name in known and known[name].get(key) is Method
+              for value in values if value is not None and not _is_rate(value)]  # fmt: skip
     if wrong:
         raise BadInput("; ".join(wrong) + ".")
     return [each for word in words for each in _points(word, several.get(parsed(word)[0], {}))]
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
 
 
 def _several(value: Any) -> Sequence[Any]:
@@ -148,5 +159,15 @@ def _method(name: str) -> catalogue.Entry:
     try:
         return catalogue.method(name)
     except BadInput as error:
-        every = ", ".join([*SHORT, *entrants.names()])
-        raise BadInput(f"no contestant is called {name!r}. {error} Beside methods: {every}.") from error
+        methods, others = list(catalogue.methods()), [*SHORT, *entrants.names()]
+        near = difflib.get_close_matches(name.strip().lower(), [*methods, *others], 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise BadInput(
+            f"no contestant is called {name!r}.{hint} Methods: {', '.join(methods)}. Beside them: {', '.join(others)}."
+        ) from error
+
+
+def _nearest(names: Iterable[str], known: Iterable[str]) -> str:
+    """The known names that are nearest to some that are not known, for a sentence about them."""
+    near = [each for name in names for each in difflib.get_close_matches(name, list(known), 1)]
+    return f" (nearest: {', '.join(near)})" if near else ""

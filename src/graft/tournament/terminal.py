@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -16,7 +17,7 @@ STYLES = {"worse": "red", "better": "green", "same": "dim"}
 def show(console: Console, standings: Mapping[str, Any]) -> None:
     """Print the answer and the tables."""
     for board in standings["boards"]:
-        console.print(_board(board, standings["metric"]))
+        _print(console, _board(board, standings["metric"]))
         for line in board["lines"]:
             if line["error"]:
                 console.print(
@@ -27,13 +28,19 @@ def show(console: Console, standings: Mapping[str, Any]) -> None:
     console.print(Text(answer["sentence"], "bold"), Text(answer["doubled"], "dim"), sep="\n", soft_wrap=True)
 
 
+def _print(console: Console, table: Table) -> None:
+    """A table at its own width: rich would cut names and numbers to fit, where a long line can be scrolled or wraps."""
+    table.width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    console.print(table, crop=False, soft_wrap=True)
+
+
 def _board(board: Mapping[str, Any], metric: Mapping[str, Any]) -> Table:
     rows = board["rows"]
     table = Table(
         title=Text(f"{board['id']}: {rows['train']:,} train, {rows['test']:,} test rows", "bold"),
         title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="bold",
     )  # fmt: skip
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for title in (metric["title"], "95 %", *COLUMNS.values()):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("against the best", no_wrap=True)
