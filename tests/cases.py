@@ -10,7 +10,7 @@ from graft import catalogue
 from graft.attach import Adapter, attach
 from graft.method import Method, find
 
-SMALL = {"rank": 3, "bottleneck": 4, "tokens": 3, "hidden": 6, "k": 1, "reduction": 4}
+SMALL = {"rank": 3, "bottleneck": 4, "tokens": 3, "hidden": 6, "k": 1, "reduction": 4, "frequencies": 24}
 OWN = {"hra": {"rank": 4}}  # what one method needs beside its small sizes
 SUMS = {"lora+prefix_tuning": ("lora", "prefix_tuning"), "prompt_tuning+dora": ("prompt_tuning", "dora")}
 NAMES = (*catalogue.methods(), *SUMS)
