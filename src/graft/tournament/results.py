@@ -100,6 +100,7 @@ def _lines(entries: Iterable[dict[str, Any]]) -> str:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        # Not splitlines: JSON leaves other ends of lines, such as U+2028, within texts as they are.
+        return [json.loads(line) for line in path.read_text("utf-8").removesuffix("\n").split("\n")]
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be read: {error}. Remove its folder: the trial is then run again.") from error
