@@ -6,7 +6,7 @@ Nothing else about a method matters to the rest of graft. A part defines any of
     after        changes what leaves it
     params       gives new values for the site's parameters; having it is being mergeable
     keys_values  adds keys and values to an attention
-    tokens       adds virtual tokens in front of a row
+    tokens       adds virtual tokens in front of a row, or in front of what enters a layer
 
 and never asks what kind of layer, model, adapter name or device it sits on: the engine in `graft.attach` owns that.
 """
@@ -78,7 +78,7 @@ class Part(nn.Module):
         raise NotImplementedError
 
     def tokens(self, call: "Call") -> Tensor:
-        """Virtual tokens, (n, embedding width)."""
+        """Virtual tokens: (n, embedding width) at `embed`, (n, width) at a `layer`, which gives none to the next."""
         raise NotImplementedError
 
     @classmethod

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 
 import cases
 import zoo
+from graft.errors import Refused
 
 NAMES = (
     "lora",
@@ -23,6 +24,8 @@ NAMES = (
     "prefix_tuning",
     "prompt_tuning",
     "ladder_side",
+    "llama_adapter",
+    "p_tuning",
 )
 
 
@@ -62,3 +65,19 @@ def work(rank: int, name: str, store: str) -> None:
 def test_two_processes_train_what_one_does(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(work, (name, str(Path(folder) / "store")), nprocs=2)
+
+
+def refused(rank: int, store: str) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    try:
+        with pytest.raises(Refused, match="cannot train in a sharded model"):
+            step("embedding_prompt", sharded=True)
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_virtual_tokens_at_layers_are_refused() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(refused, (str(Path(folder) / "store"),), nprocs=2)

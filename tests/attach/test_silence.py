@@ -18,7 +18,9 @@ from graft.methods.prompt_tuning import PromptTuning
 from graft.methods.top_layers import TopLayers
 
 # What acts in layers alone; the others have their own tests.
-LAYERED = [n for n in cases.NAMES if n not in ("top_layers", "ladder_side", "prompt_tuning", "prompt_tuning+dora")]
+LAYERED = [
+    n for n in cases.NAMES if n not in ("top_layers", "ladder_side", "prompt_tuning", "p_tuning", "prompt_tuning+dora")
+]
 MODELS = ("llama", "bert", "gpt2", "t5", "bart")
 GREEDY = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
 

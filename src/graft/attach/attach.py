@@ -73,7 +73,8 @@ def detach(model: nn.Module, name: str = "default") -> None:
     in_place.end(record, adapter)
     del record.adapters[name]
     record.watching.pop(name, None)
-    record.prefixes.pop(name, None)
+    for key in [key for key in record.prefixes if key.partition("/")[0] == name]:
+        del record.prefixes[key]
     for path, spot in list(record.spots.items()):
         if spot.remove(name) and not spot.permanent:
             uproot(record, path)

@@ -27,6 +27,8 @@ class Call:
     shift        how far virtual keys move the positions of real tokens: one number, or one for each row
     prefixes     keys and values computed from virtual tokens, by adapter and attention path
     harvest      filled with the keys and values of every attention while such a prefix is being computed
+    deep         whether every layer reads its own virtual tokens then, instead of what the one before gave
+    late         how many of `shift` come behind the embedding, where learned positions have been added already
     inserted     where virtual tokens stand among the real ones; `trims`: whether the outputs there are cut off
     captured     what passed earlier in this call; `narrowed`: the same, as the rows of one adapter see it
     kept         what one stack leaves for another, also from one forward to the next
@@ -43,6 +45,8 @@ class Call:
     shift: int | Tensor = 0
     prefixes: dict[str, dict[str, KeysValues]] = field(default_factory=dict)
     harvest: dict[str, KeysValues] | None = None
+    deep: bool = False
+    late: int | Tensor = 0
     inserted: Insertion | None = None
     trims: bool = True
     captured: dict[tuple[str, str], Tensor] = field(default_factory=dict)

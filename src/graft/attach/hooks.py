@@ -21,6 +21,9 @@ def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
     if not works:
         return None
     x = first(args, kwargs)
+    if call.deep and works[0].deep:
+        own = torch.cat([in_dtype(job.part, x.dtype).tokens(call).to(x.dtype) for job in works[0].deep])
+        return swap(args, kwargs, nn.functional.pad(own, (0, 0, x.shape[1] - len(own), 0))[None])
     for work in works:
         for job in work.captures:
             call.capture(job.point, job.site, x)

@@ -29,8 +29,8 @@ def jobs_of(item: Placed) -> list[tuple[str, Job]]:
             )
         jobs.append((site.path, Job("keys", site, part)))
     if "tokens" in verbs:
-        _expect(site.role == "embed", item, "virtual tokens belong at an embed site")
-        jobs.append((site.path, Job("tokens", site, part)))
+        _expect(site.role in ("embed", "layer"), item, "virtual tokens belong at an embed or a layer site")
+        jobs.append((site.path, Job("deep" if site.role == "layer" else "tokens", site, part)))
     acts = verbs & {"before", "after", "params"}
     if acts and site.role in PAIRS:
         _expect(acts == {"after"}, item, f"{site.role} is a pair of points: only `after` makes sense there")
@@ -50,6 +50,20 @@ def jobs_of(item: Placed) -> list[tuple[str, Job]]:
     return jobs
 
 
+def _expect_reachable(record: Grafted, item: Placed, site: Site) -> None:
+    """Refuse virtual tokens at a layer that is fed no embeddings, or whose keys and values are out of reach."""
+    stack = next(each for each in record.anatomy.stacks if each.name == site.stack)
+    _expect(stack.embed is not None, item, f"the {stack.name} reads no token embeddings")
+    for other in record.anatomy.sites:
+        if other.role == "attention" and other.layer == site.layer and other.stack == site.stack:
+            module = module_at(record, other.path)
+            if not attention.interfaced(module):
+                raise NotApplied(
+                    f"{item.key}: {type(module).__name__} does not call transformers' attention interface, so virtual "
+                    "tokens would be left out silently. Use a method that adds none."
+                )
+
+
 def _expect(condition: bool, item: Placed, rule: str) -> None:
     if not condition:
         raise Refused(f"{type(item.part).__qualname__} cannot act at {item.key}: {rule}. Choose other sites.")
@@ -63,6 +77,9 @@ def install(record: Grafted, name: str, item: Placed, jobs: Sequence[tuple[str, 
     for path, job in jobs:
         if job.point == "tokens":
             spot_at(record, home).add(name, job)
+        elif job.point == "deep":
+            _expect_reachable(record, item, job.site)
+            _hook(spot_at(record, path)).add(name, job)
         elif job.point == "keys":
             spot_at(record, path).add(name, job)
         else:

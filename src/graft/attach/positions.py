@@ -52,7 +52,8 @@ def shift_learned(module: Any, args: tuple, kwargs: dict[str, Any], output: Any)
 
     Moving the table, not the indices, serves every calling convention (indices, shapes, masks) alike.
     """
-    shift = module.graft.grafted.now().shift
+    call = module.graft.grafted.now()
+    shift = call.shift - call.late
     if isinstance(shift, int):
         return None if shift == 0 else _later(module, shift, args, kwargs)
     by_shift = {n: _later(module, n, args, kwargs) for n in set(shift.tolist())}

@@ -98,4 +98,4 @@ def _run(model: nn.Module, inputs: dict[str, Tensor]) -> Any:
 
 
 def _acts(work: Work) -> bool:
-    return bool(work.befores or work.replacing or work.afters or work.keys)
+    return bool(work.befores or work.replacing or work.afters or work.keys or work.deep)

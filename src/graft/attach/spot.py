@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from graft.anatomy import Anatomy
     from graft.attach.adapter import Adapter
 
-Point = Literal["site", "entry", "residual", "exit", "keys", "tokens"]
+Point = Literal["site", "entry", "residual", "exit", "keys", "tokens", "deep"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Work:
     afters: tuple[Job, ...] = ()
     keys: tuple[Job, ...] = ()
     tokens: tuple[Job, ...] = ()
+    deep: tuple[Job, ...] = ()
 
     @classmethod
     def of(cls, jobs: Iterable[Job]) -> Work:
@@ -64,6 +65,7 @@ class Work:
             afters=tuple(job for job in acting if "after" in job.part.verbs() and job not in replacing),
             keys=tuple(job for job in jobs if job.point == "keys"),
             tokens=tuple(job for job in jobs if job.point == "tokens"),
+            deep=tuple(job for job in jobs if job.point == "deep"),
         )
 
 
@@ -139,8 +141,18 @@ class Grafted:
             if placed.site is not None and placed.site.stack == stack and not placed.site.cross:
                 verbs = placed.part.verbs()
                 keys = max(keys, placed.part.length if "keys_values" in verbs else 0)
-                tokens += placed.part.length if "tokens" in verbs else 0
+                tokens += placed.part.length if "tokens" in verbs and placed.site.role == "embed" else 0
         return keys, tokens
+
+    def deep(self, name: str, stack: str) -> dict[str, int]:
+        """How many virtual tokens adapter `name` puts in front of what enters each layer of a stack, by path."""
+        found: dict[str, int] = {}
+        for placed in self.adapters[name].placed:
+            site, part = placed.site, placed.part
+            deep = site is not None and site.role == "layer" and "tokens" in part.verbs()
+            if site is not None and deep and site.stack == stack and part.length:
+                found[site.path] = found.get(site.path, 0) + part.length
+        return found
 
 
 def child(name: str, key: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from graft.attach.call import Call, KeysValues
 from graft.attach.proxy import in_dtype
@@ -40,27 +41,46 @@ def virtual(
     lengths = {name: grafted.lengths(name, spot.stack.name) for name in call.used()}
     keys = {name: length for name, (length, _) in lengths.items()}
     tokens = {name: length for name, (_, length) in lengths.items() if length}
-    _fits(spot, inputs, max([0, *(n + m for n, m in lengths.values())]))
-    inputs = _counted(spot, module, call, inputs, batch, {name for name, n in lengths.items() if any(n)})
-    if tokens and spot.stack.causal and _caching(grafted, spot, module, inputs):
-        prefixes = {name: _computed(grafted, spot, module, call, name, keys[name]) for name in tokens}
+    deep = {name: layers for name in call.used() if (layers := grafted.deep(name, spot.stack.name))}
+    late = {name: max(layers.values()) for name, layers in deep.items()}
+    _fits(spot, inputs, max([0, *(n + m for n, m in lengths.values())]), max([0, *late.values()]))
+    acting = {name for name, n in lengths.items() if any(n) or name in deep}
+    inputs = _counted(spot, module, call, inputs, batch, acting)
+    caching = spot.stack.causal and bool(tokens or deep) and _caching(grafted, spot, module, inputs)
+    prefixes: dict[str, dict[str, KeysValues]] = {}
+    for name, layers in deep.items():
+        prefixes[name] = _deep(grafted, spot, module, call, name, layers, keys[name], caching)
+        keys[name] += late[name]
+    if tokens and caching:
+        for name in tokens:
+            front = prefixes.get(name, {})
+            behind = _computed(grafted, spot, module, call, name, keys[name], front, late.get(name, 0))
+            prefixes[name] = _joined(front, behind)
+            keys[name] += tokens[name]
         call = replace(call, prefixes=prefixes)
-        keys = {name: keys[name] + tokens.get(name, 0) for name in keys}
     elif tokens:
-        call, inputs = _concatenate(grafted, spot, module, call, inputs, tokens, batch)
+        call, inputs = _concatenate(grafted, spot, module, replace(call, prefixes=prefixes), inputs, tokens, batch)
+    call = replace(call, prefixes=prefixes)
     inputs = _lengthened(grafted, spot, call, inputs)
     call = replace(call, memory_mask=padding_of(inputs.get("encoder_attention_mask")))
     if not any(keys.values()):
         return call, inputs
     if not call.mixed:
-        return replace(call, shift=keys[call.used()[0]]), inputs
-    shift = [keys.get(name, 0) if name else 0 for name in call.per_row(batch)]
-    return replace(call, shift=torch.tensor(shift, device=next(module.parameters()).device)), inputs
+        return replace(call, shift=keys[call.used()[0]], late=late.get(call.used()[0], 0)), inputs
+    rows, device = call.per_row(batch), next(module.parameters()).device
+    shift = torch.tensor([keys.get(name, 0) if name else 0 for name in rows], device=device)
+    later = torch.tensor([late.get(name, 0) if name else 0 for name in rows], device=device)
+    return replace(call, shift=shift, late=later), inputs
 
 
-def _fits(spot: Spot, inputs: dict[str, Any], added: int) -> None:
+def _fits(spot: Spot, inputs: dict[str, Any], added: int, deep: int) -> None:
     """Refuse more tokens than the stack has learned positions for; a GPU would end the process instead."""
     like = given(inputs)
+    if spot.room is not None and deep > spot.room:
+        raise BadInput(
+            f"{deep} virtual tokens at a layer are more than the {spot.room} positions of the "
+            f"{spot.stack.name}. Use fewer."  # type: ignore[union-attr]
+        )
     if not added or spot.room is None or like is None:
         return
     if like.shape[1] + added > spot.room:
@@ -193,23 +213,82 @@ def _lengthened(grafted: Grafted, spot: Spot, call: Call, inputs: dict[str, Any]
     return {**inputs, "encoder_attention_mask": insertion.widen(mask, 1)}
 
 
-def _computed(grafted: Grafted, spot: Spot, module: Any, call: Call, name: str, keys: int) -> dict[str, KeysValues]:
+def _computed(
+    grafted: Grafted, spot: Spot, module: Any, call: Call, name: str, keys: int, front: dict[str, KeysValues], late: int
+) -> dict[str, KeysValues]:
     """Keys and values of one adapter's virtual tokens, which in a causal stack never see a real one: once is enough."""
     assert spot.stack is not None
     if bool(call.past != 0) and name in grafted.prefixes:
         return grafted.prefixes[name]
     like = grafted.model.get_parameter(f"{spot.stack.embed}.weight")
-    alone = Call(names=name, stack=spot.stack.name, shift=keys, harvest={})
-    virtual = _tokens(spot, alone, name, like)
+    seen = {name: front} if front else {}
+    alone = Call(names=name, stack=spot.stack.name, shift=keys, late=late, prefixes=seen, harvest={})
+    _run_alone(grafted, module, alone, _tokens(spot, alone, name, like))
+    grafted.prefixes[name] = _harvested(alone, name, _self_attentions(grafted, spot))
+    return grafted.prefixes[name]
+
+
+def _deep(
+    grafted: Grafted, spot: Spot, module: Any, call: Call, name: str, layers: Mapping[str, int], before: int, kept: bool
+) -> dict[str, KeysValues]:
+    """Keys and values of one adapter's virtual tokens at `layers`: what each layer makes of its own, and of no other.
+
+    They depend on nothing in a row, and what a layer gives at them is dropped, so running the stack on them alone is
+    running it on rows with them in front. `kept`: for the tokens to come, which are generated with a cache.
+    """
+    assert spot.stack is not None
+    stored = f"{name}/{spot.stack.name}"
+    if kept and bool(call.past != 0) and stored in grafted.prefixes:
+        return grafted.prefixes[stored]
+    trains = torch.is_grad_enabled() and any(p.requires_grad for p in grafted.adapters[name].parameters())
+    if trains and any(
+        isinstance(p, DTensor) for path in layers for p in grafted.model.get_submodule(path).parameters()
+    ):
+        raise Refused(
+            f"{name}: virtual tokens at layers cannot train in a sharded model, whose layers run once. Train on one "
+            "device, or with copies of the model on several (DDP)."
+        )
+    like = grafted.model.get_parameter(f"{spot.stack.embed}.weight")
+    alone = Call(names=name, stack=spot.stack.name, shift=before, harvest={}, deep=True)
+    _run_alone(grafted, module, alone, like.new_zeros(max(layers.values()), spot.stack.embed_width))
+    own = {p: n for p in _self_attentions(grafted, spot) for layer, n in layers.items() if p.startswith(f"{layer}.")}
+    whole = _harvested(alone, name, own)
+    found = {path: (keys[:, :, -own[path] :], values[:, :, -own[path] :]) for path, (keys, values) in whole.items()}
+    if trains and not any(values.requires_grad for _, values in found.values()):
+        raise Refused(
+            f"{name}: re-entrant checkpointing would leave its virtual tokens without gradients. "
+            "Switch checkpointing on with use_reentrant=False."
+        )
+    if kept:
+        grafted.prefixes[stored] = found
+    return found
+
+
+def _run_alone(grafted: Grafted, module: Any, alone: Call, virtual: Tensor) -> None:
+    """Run a stack on virtual tokens (n, embedding width) and nothing else."""
     grafted.call = alone
     try:
-        module(inputs_embeds=virtual[None], use_cache=False)
+        caches = "use_cache" in inspect.signature(type(module).forward).parameters
+        module(inputs_embeds=virtual[None], **({"use_cache": False} if caches else {}))
     finally:
         grafted.call = None
+
+
+def _harvested(alone: Call, name: str, wanted: Iterable[str]) -> dict[str, KeysValues]:
+    """The keys and values of the attentions at `wanted`; NotApplied where one never ran."""
     assert alone.harvest is not None
-    if missing := [path for path in _self_attentions(grafted, spot) if path not in alone.harvest]:
+    if missing := [path for path in wanted if path not in alone.harvest]:
         raise NotApplied(
             f"{name}: the attention at {missing[0]} never ran on the virtual tokens. Pass use_cache=False."
         )
-    grafted.prefixes[name] = alone.harvest
-    return alone.harvest
+    return {path: alone.harvest[path] for path in wanted}
+
+
+def _joined(front: Mapping[str, KeysValues], behind: Mapping[str, KeysValues]) -> dict[str, KeysValues]:
+    """Two prefixes as one."""
+    both = {
+        path: (torch.cat((front[path][0], keys), 2), torch.cat((front[path][1], values), 2))
+        for path, (keys, values) in behind.items()
+        if path in front
+    }
+    return {**front, **behind, **both}
