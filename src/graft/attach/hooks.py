@@ -86,6 +86,11 @@ def _by_rows(
     x, y = first(args, kwargs), first_of(output)
     for name in used:
         work = spot.work[name]
+        if isinstance(x, nn.Parameter):
+            raise Refused(
+                f"rows vanish inside {spot.path}: a table of the model's own passes it, which all rows share. Use one "
+                "adapter for the whole batch there, not one per row."
+            )
         if any(job.site.batch for job in (*work.replacing, *work.afters)):
             raise Refused(
                 f"rows vanish inside {spot.path}: use one adapter for the whole batch there, not one per row."
