@@ -1,7 +1,7 @@
 """The page of a comparison: standings.json and items.parquet become one file that opens anywhere and asks nobody.
 
 write(run)       page.html, report.md, results.csv, results.parquet
-standings.py     reads and checks what a comparison left
+standings.py     reads what a comparison left; shape.py checks it as far as the page relies on it
 items.py         which items fit on the page, which are samples
 view.py maps.py  tables and heat maps as plain cells; words.py and costs.py: numbers as a person reads them
 data.py          what the script draws from

@@ -3,34 +3,17 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from graft.errors import BadInput
+from graft.page.shape import problems
 
 SCHEMA = 1
 NAME, ITEMS = "standings.json", "items.parquet"
 
 Plain = dict[str, Any]
-
-# What must be there, and of which type; everything else may be missing.
-NEEDED: dict[str, Mapping[str, type | tuple[type, ...]]] = {
-    "": {"name": str, "command": str, "metric": dict, "answer": dict, "protocol": dict, "contestants": list,
-         "boards": list, "trials": list, "environment": dict},
-    "metric": {"name": str, "title": str, "unit": str, "higher_is_better": bool},
-    "answer": {"sentence": str},
-    "protocol": {"seeds": list},
-    "contestants": {"name": str, "kind": str},
-    "boards": {"id": str, "model": str, "data": str, "size": (int, str, type(None)), "rows": dict, "lines": list},
-    "boards.lines": {"contestant": str, "status": str},
-    "boards.pairs": {"a": str, "b": str, "comparison": dict},
-    "trials": {"id": str, "contestant": str, "board": str, "status": str},
-    "sweeps": {"contestant": str, "board": str, "axes": list, "points": list},
-    "ablations": {"contestant": str, "board": str, "layers": list, "loss": list},
-    "transfer": {"contestant": str, "data": list, "scores": list},
-}  # fmt: skip
-STATUSES = ("done", "failed", "refused")
 
 
 def read(run: Path) -> Plain:
@@ -53,7 +36,7 @@ def read(run: Path) -> Plain:
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         seen = found.get("schema") if isinstance(found, dict) else type(found).__name__
         raise BadInput(f"{path} has schema {seen}, and this version of graft reads schema {SCHEMA}.")
-    if wrong := list(_problems(found)):
+    if wrong := list(problems(found)):
         shown = "; ".join(wrong[:10]) + (f"; and {len(wrong) - 10} more" if len(wrong) > 10 else "")
         raise BadInput(f"{path} cannot be shown: {shown}. Run `graft compare` again; it repeats no finished trial.")
     for board in found["boards"]:
@@ -102,34 +85,3 @@ def _flatten(line: Plain) -> None:
             line["costs"][name] = value(change)
             if change.get("low") is not None and change.get("high") is not None:
                 line["spread"] = {**(line.get("spread") or {}), name: [change["low"], change["high"]]}
-
-
-def _problems(found: Plain) -> Iterator[str]:
-    for place, needed in NEEDED.items():
-        for where, entry in _entries(found, place):
-            if not isinstance(entry, dict):
-                yield f"{where or 'the whole'} is {type(entry).__name__} instead of an object"
-                continue
-            for key, kind in needed.items():
-                if key not in entry:
-                    yield f"{where}{'.' if where else ''}{key} is missing"
-                elif not isinstance(entry[key], kind):
-                    yield f"{where}{'.' if where else ''}{key} is {type(entry[key]).__name__}"
-            if place == "boards.lines" and entry.get("status") not in STATUSES:
-                yield f"{where}.status is {entry.get('status')!r}, none of {', '.join(STATUSES)}"
-
-
-def _entries(found: Plain, place: str) -> Iterator[tuple[str, Any]]:
-    """Every entry at a dotted place, lists walked through, each with its own address."""
-    entries: list[tuple[str, Any]] = [("", found)]
-    for key in place.split(".") if place else ():
-        inner: list[tuple[str, Any]] = []
-        for where, entry in entries:
-            held = entry.get(key) if isinstance(entry, dict) else None
-            name = f"{where}.{key}" if where else key
-            if isinstance(held, list):
-                inner += [(f"{name}[{at}]", each) for at, each in enumerate(held)]
-            elif held is not None:
-                inner.append((name, held))
-        entries = inner
-    yield from entries
