@@ -17,10 +17,17 @@ from graft.checkpoint import export, load, save
 from graft.errors import BadInput, Refused
 from graft.method import Method
 from graft.methods.dora import DoRA
+from graft.methods.fourier_ft import FourierFT
+from graft.methods.hra import HRA
 from graft.methods.ia3 import IA3
+from graft.methods.ln_tuning import LNTuning
+from graft.methods.loha import LoHa
+from graft.methods.lokr import LoKr
 from graft.methods.lora import LoRA
+from graft.methods.oft import OFT
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.methods.prompt_tuning import PromptTuning
+from graft.methods.vera import VeRA
 
 # PEFT and transformers warn of each other's changes.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -68,6 +75,18 @@ def there_and_back(model_name: str, task: str, method: Method, folder: Path, **c
         ("bert", "answers", LoRA(rank=2)),
         ("bert", "base", LoRA(rank=2)),
         ("bert", "lm", LoRA(rank=2)),
+        ("t5", "lm", VeRA(rank=3, sites="q down")),  # sites of two sizes share one pair
+        ("gpt2", "lm", VeRA(rank=3, sites="down o")),
+        ("phi3", "lm", LoHa(rank=2, sites="o down")),
+        ("bert", "answers", LoKr(rank=2, factor=8)),
+        ("roberta", "classification", HRA(rank=2, sites="all-linear")),
+        ("llama", "lm", OFT(block=16, sites="all-linear")),
+        ("llama", "lm", FourierFT(frequencies=9, init="zeros", sites="q v down")),  # places for each of three shapes
+        ("gpt2", "lm", FourierFT(frequencies=9, sites="o up")),
+        ("bert", "tagging", LNTuning()),
+        ("qwen3", "lm", LNTuning()),
+        ("llama", "lm", LNTuning(sites="norm @ 1")),
+        ("bart", "lm", LNTuning(sites="decoder: norm")),
         ("bart", "lm", PrefixTuning(tokens=2, variant="hf")),
         ("bart", "lm", PromptTuning(tokens=2)),
         ("qwen3", "lm", PrefixTuning(tokens=2)),
@@ -96,6 +115,37 @@ def test_ranks_and_alphas_by_module_are_read(tmp_path: Path) -> None:
     batch = zoo.batch(us)
     torch.testing.assert_close(outputs(us, batch), outputs(them, batch))
     assert adapter.coverage == {"q": 1, "v": 1}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.LoHaConfig(r=2, alpha=4, rank_pattern={"layers.1.self_attn.v_proj": 3}, alpha_pattern={"q_proj": 7}),
+        peft.LoKrConfig(r=2, alpha=4, rank_pattern={"layers.1.self_attn.v_proj": 5}, decompose_factor=0),
+        peft.LoKrConfig(r=1, alpha=4, decompose_factor=5, layers_to_transform=[1]),  # 5 divides neither 32 nor 48
+        peft.OFTConfig(oft_block_size=20, init_weights=False),  # 16 of 32 inputs, 16 or 24 of 48
+        peft.OFTConfig(r=4, oft_block_size=0, init_weights=False),  # blocks of 8 and of 12
+        peft.OFTConfig(oft_block_size=100, block_share=True, init_weights=False),  # one block of the input's size
+        peft.FourierFTConfig(n_frequency=20, n_frequency_pattern={"down_proj": 33}),
+        peft.HRAConfig(r=4, layers_to_transform=0, init_weights=False),
+        peft.VeraConfig(r=4, d_initial=0.5, vera_dropout=0.25),
+    ],
+    ids=lambda config: config.peft_type.value,
+)
+def test_settings_by_module_and_sizes_that_do_not_divide_are_read(config: peft.PeftConfig, tmp_path: Path) -> None:
+    config.target_modules = {"q_proj", "v_proj", "down_proj"}
+    config.task_type = "CAUSAL_LM"
+    them = peft.get_peft_model(zoo.tiny("llama"), config).eval()
+    draws = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in them.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=draws))
+    them.save_pretrained(tmp_path)
+    us = zoo.tiny("llama")
+    load(us, tmp_path)
+    batch = zoo.batch(us)
+    torch.testing.assert_close(outputs(us, batch), outputs(them, batch), atol=1e-5, rtol=1e-5)
 
 
 def test_an_embedding_that_peft_keeps_too_must_be_the_base_s(tmp_path: Path) -> None:
@@ -159,7 +209,7 @@ def test_other_refusals_on_export(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"peft_type": "VERA"}, "VERA"),
+        ({"peft_type": "BOFT"}, "BOFT"),
         ({"bias": "all"}, "bias='all'"),
         ({"lora_bias": True}, "lora_bias"),
         ({"init_lora_weights": "pissa"}, "changes the base"),
@@ -192,6 +242,91 @@ def test_a_checkpoint_that_means_something_else_is_refused(changes: dict[str, An
     with pytest.raises((Refused, BadInput), match=said):
         load(fresh, tmp_path)
     assert grafted(fresh) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "said"),
+    [
+        (VeRA(rank=3), {"r": 4}, r"vera_A, base_model\.vera_B of another shape"),
+        (VeRA(rank=3), {"r": "4"}, "VeRA: rank must be a whole number"),
+        (VeRA(rank=3), {"save_projection": "no"}, "save_projection='no' is neither true nor false"),
+        (VeRA(rank=3), {"save_projection": False, "projection_prng_key": None}, "VeRA: seed must be a whole number"),
+        (VeRA(rank=3), {"bias": "vera_only"}, "bias='vera_only'"),
+        (VeRA(rank=3), {"target_modules": ["input_layernorm"]}, "none of the modules"),
+        (LoHa(rank=2), {"r": 3}, "of another shape"),
+        (LoHa(rank=2), {"r": 0}, "the rank 0"),
+        (LoHa(rank=2), {"alpha": None}, "the alpha None"),
+        (LoHa(rank=2), {"r": 10**9}, "need"),
+        (LoHa(rank=2), {"rank_dropout": 0.1}, r"rank_dropout=0\.1"),
+        (LoHa(rank=2), {"target_modules": ["embed_tokens"]}, "at linears only"),
+        (LoKr(rank=2), {"decompose_factor": None}, "decompose_factor None"),
+        (LoKr(rank=2), {"decompose_factor": 2}, "of another shape"),
+        (LoKr(rank=2), {"decompose_both": 1}, "decompose_both=1 is neither"),
+        (HRA(rank=4), {"r": 3}, "rank must be even"),
+        (HRA(rank=4), {"r": 2}, "of another shape"),
+        (OFT(block=8), {"coft": True}, "coft=True"),
+        (OFT(block=8), {"module_dropout": 0.2}, r"module_dropout=0\.2"),
+        (OFT(block=8), {"r": 2}, "one must be 0"),
+        (OFT(block=8), {"oft_block_size": 16}, "of another shape"),
+        (OFT(block=8, variant="neumann"), {"peft_version": "0.17.1"}, r"PEFT 0\.17\.1: its series changed in 0\.18"),
+        (OFT(block=8, variant="neumann"), {"peft_version": None}, "of an unknown version"),
+        (OFT(block=8, variant="neumann"), {"num_cayley_neumann_terms": 2}, "fewer than 3"),
+        (FourierFT(frequencies=5), {"n_frequency": 6}, "of another shape"),
+        (FourierFT(frequencies=5), {"n_frequency": None}, "None frequencies"),
+        (FourierFT(frequencies=5), {"n_frequency_pattern": {".*q_proj": 6}}, "not patterns"),
+        (FourierFT(frequencies=5), {"scaling": "big"}, "FourierFT: scale must be a number"),
+        (LNTuning(), {"target_modules": ["norm"]}, "not expected"),
+        (LNTuning(), {"target_modules": ["norm", "lm_head"]}, "lm_head: graft reads this method at norms only"),
+    ],
+    ids=str,
+)
+def test_other_methods_checkpoints_that_mean_something_else(
+    method: Method, changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    model = zoo.tiny("llama")
+    cases.move(attach(model, method, "mine"))
+    export(model, "mine", tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    fresh = zoo.tiny("llama")
+    with pytest.raises((Refused, BadInput), match=said):
+        load(fresh, tmp_path)
+    assert grafted(fresh) is None
+
+
+@pytest.mark.parametrize(
+    ("model_name", "method", "said"),
+    [
+        (
+            "gpt2",
+            LoHa(rank=2),
+            r"one LoHa for all of transformer\.h\.0\.attn\.c_attn, of which decoder\.0\.q is a share",
+        ),
+        ("gpt2", VeRA(rank=2), "one VeRA for all"),
+        ("gpt2", OFT(block=8, sites="o"), r"PEFT's OFT is for nn\.Linear only"),
+        ("llama", LoHa(rank=2, sites="embed"), r"LoHa is for nn\.Linear only"),
+        ("llama", FourierFT(frequencies=2, sites="embed"), "FourierFT is for linear maps only"),
+        ("llama", OFT(block=8, variant="neumann", terms=3), "below 4 terms, this has 3"),
+    ],
+    ids=str,
+)
+def test_other_methods_that_peft_has_for_less(model_name: str, method: Method, said: str, tmp_path: Path) -> None:
+    model = zoo.tiny(model_name)
+    cases.move(attach(model, method, "mine"))
+    with pytest.raises(Refused, match=said):
+        export(model, "mine", tmp_path / "peft")
+
+
+def test_places_that_a_seed_does_not_give_cannot_be_told_to_peft(tmp_path: Path) -> None:
+    model = zoo.tiny("llama")
+    adapter = attach(model, FourierFT(frequencies=4), "mine")
+    adapter.parts["shared.0"].at.copy_(torch.arange(4))
+    with pytest.raises(Refused, match="seed 777 gives other places than this adapter has"):
+        export(model, "mine", tmp_path / "peft")
+    save(model, "mine", tmp_path / "native")
+    again = zoo.tiny("llama")
+    load(again, tmp_path / "native")
+    assert torch.equal(outputs(again, zoo.batch(again)), outputs(model, zoo.batch(model)))
 
 
 def test_targets_by_pattern_are_taken_from_the_tensors(tmp_path: Path) -> None:

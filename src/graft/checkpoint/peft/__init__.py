@@ -4,6 +4,11 @@ What PEFT knows by another name or layout is mapped where the function is exactl
 
     LoRA, DoRA      a share of a fused projection is written as a block of one pair on the whole projection
     IA3             vectors by the module they scale; PEFT's own choices of modules are read as site expressions
+    LoHa, LoKr      a Kronecker factor that does not divide is lowered: LoKr(variant="hf")
+    OFT             the series by default: OFT(variant="neumann"); the exact rotation has -Q for Q
+    VeRA            the frozen pair is in the file, or drawn from the same seed
+    FourierFT       a seed gives the places of the entries
+    HRA, LN-tuning  the same
     prompt tuning   rows for a decoder, which PEFT allocates and never uses, are dropped
     prefix tuning   every layer's keys and values in one row per virtual token; computed prefixes are stored computed
     task heads      what PEFT calls modules_to_save

@@ -11,6 +11,7 @@ from graft.anatomy import Anatomy
 from graft.anatomy.survey import inside
 from graft.attach import Adapter
 from graft.checkpoint.peft.form import task
+from graft.checkpoint.peft.modules import OWN
 from graft.checkpoint.safe import Entry, listed
 from graft.errors import BadInput
 
@@ -58,9 +59,8 @@ def check_named(
 def held(anatomy: Anatomy, header: Mapping[str, Entry], prefix: str) -> bool:
     """Whether a checkpoint holds a head's own tensors."""
     starts = tuple(f"{prefix}{path}." for path in anatomy.head_paths)
-    return (
-        any(key.startswith(starts) and "lora_" not in key and "ia3_l" not in key for key in header) if starts else False
-    )
+    own = [key for key in header if "lora_" in key or "ia3_l" in key or OWN.fullmatch(key)]
+    return bool(starts) and any(key.startswith(starts) for key in header.keys() - set(own))
 
 
 def expected(adapter: Adapter, prefix: str) -> dict[str, Entry]:

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from graft.anatomy import Anatomy
 from graft.attach import Adapter, Placed
 from graft.checkpoint.peft.form import INSIDE, Plan, Written
-from graft.checkpoint.peft.paths import compact, ends, expression, targets
+from graft.checkpoint.peft.modules import setting, together
+from graft.checkpoint.peft.paths import compact, expression, targets
 from graft.checkpoint.safe import Entry
 from graft.errors import BadInput, Refused
-from graft.method import Method, Sum
+from graft.method import Method
 from graft.methods.dora import DoRA
 from graft.methods.lora import LoRA
 
@@ -105,7 +106,7 @@ def planned(anatomy: Anatomy, config: Mapping[str, Any], header: Mapping[str, En
     expected: dict[str, Entry] = {}
     for path in paths:
         rank, alpha = (
-            _setting(config, *keys, path) for keys in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern"))
+            setting(config, *keys, path, 8) for keys in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern"))
         )
         if type(rank) is not int or rank < 1 or type(alpha) not in (int, float) or not math.isfinite(alpha):
             raise BadInput(f"PEFT's configuration gives {path} the rank {rank!r:.40} and the alpha {alpha!r:.40}.")
@@ -120,7 +121,7 @@ def planned(anatomy: Anatomy, config: Mapping[str, Any], header: Mapping[str, En
         if config.get("use_dora"):
             expected[_magnitude(path, header)] = Entry(torch.float32, (leaves[path].outputs,))
     terms = [_term(anatomy, config, *key, group) for key, group in groups.items()]
-    return Plan(terms[0] if len(terms) == 1 else Sum(tuple(terms)), expected, _values)
+    return Plan(together(terms), expected, _values)
 
 
 def _term(anatomy: Anatomy, config: Mapping[str, Any], rank: int, alpha: float, paths: Sequence[str]) -> Method:
@@ -159,18 +160,6 @@ def _magnitude(path: str, names: Mapping[str, Any]) -> str:
     """The name of DoRA's magnitudes; some versions of PEFT added `.weight` to it."""
     name = f"{INSIDE}{path}.lora_magnitude_vector"
     return f"{name}.weight" if f"{name}.weight" in names else name
-
-
-def _setting(config: Mapping[str, Any], key: str, pattern: str, path: str) -> Any:
-    """A setting for one module: its own, where the pattern names the module, else everyone's."""
-    for ending, value in (config.get(pattern) or {}).items():
-        if not re.fullmatch(r"[\w.-]+", ending):
-            raise Refused(
-                f"PEFT's {pattern} has the pattern {ending!r:.80}: graft reads names of modules there, not patterns."
-            )
-        if ends(path, [ending]):
-            return value
-    return config.get(key, 8)
 
 
 def _whole(number: float) -> int | float:

@@ -56,8 +56,11 @@ def ends(path: str, endings: Sequence[str]) -> bool:
     return any(path == ending or path.endswith(f".{ending}") for ending in endings)
 
 
-def targets(anatomy: Anatomy, config: Mapping[str, Any]) -> list[str] | None:
-    """The modules that a configuration names, in model order; None where it names them by a pattern, or all."""
+def targets(anatomy: Anatomy, config: Mapping[str, Any], norms: bool = False) -> list[str] | None:
+    """The modules that a configuration names, in model order; None where it names them by a pattern, or all.
+
+    `norms`: norms among them, too.
+    """
     wanted, excluded = config.get("target_modules"), config.get("exclude_modules") or []
     if not isinstance(wanted, list) or not isinstance(excluded, list):
         return None
@@ -69,7 +72,7 @@ def targets(anatomy: Anatomy, config: Mapping[str, Any]) -> list[str] | None:
     return [
         leaf.path
         for leaf in anatomy.leaves
-        if leaf.kind != "norm"
+        if (norms or leaf.kind != "norm")
         and ends(leaf.path, wanted)
         and not ends(leaf.path, excluded)
         and not any(f".{name}." in f".{leaf.path}." for name in kept)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from graft.anatomy import Anatomy, examine
 from graft.attach import Adapter, grafted, probe
 from graft.checkpoint.comparison import compare
-from graft.checkpoint.peft import heads, low_rank, rescaling, settings, virtual
+from graft.checkpoint.peft import drawn, heads, low_rank, norms, products, rescaling, rotations, settings, virtual
 from graft.checkpoint.peft.form import TENSORS, Plan
 from graft.checkpoint.safe import Entry, read_header, read_tensors
 from graft.checkpoint.source import weights
@@ -48,9 +48,23 @@ def load(
 
 
 def _plan(model: nn.Module, anatomy: Anatomy, config: Mapping[str, Any], header: Mapping[str, Entry]) -> Plan:
-    kind = config["peft_type"]
-    if kind == "LORA":
-        return low_rank.planned(anatomy, config, header)
-    if kind == "IA3":
-        return rescaling.planned(anatomy, config, header)
-    return (virtual.planned_prompt if kind == "PROMPT_TUNING" else virtual.planned_prefix)(model, anatomy, config)
+    match config["peft_type"]:
+        case "LORA":
+            return low_rank.planned(anatomy, config, header)
+        case "IA3":
+            return rescaling.planned(anatomy, config, header)
+        case "LOHA" | "LOKR":
+            return products.planned(anatomy, config, header)
+        case "HRA":
+            return rotations.planned_reflections(anatomy, config, header)
+        case "OFT":
+            return rotations.planned_rotations(anatomy, config, header)
+        case "VERA":
+            return drawn.planned_vectors(anatomy, config, header)
+        case "FOURIERFT":
+            return drawn.planned_spectra(anatomy, config, header)
+        case "LN_TUNING":
+            return norms.planned(model, anatomy, config, header)
+        case "PROMPT_TUNING":
+            return virtual.planned_prompt(model, anatomy, config)
+    return virtual.planned_prefix(model, anatomy, config)

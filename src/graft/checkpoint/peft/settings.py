@@ -17,15 +17,29 @@ FREE = {
 }  # fmt: skip
 MODULES = {"target_modules", "exclude_modules", "modules_to_save"}
 VIRTUAL = {"num_virtual_tokens", "num_transformer_submodules", "num_layers", "modules_to_save"}
+LAYERS = {"layers_to_transform", "layers_pattern"}
 READ = {
     "LORA": MODULES | {
         "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "bias", "init_lora_weights", "rank_pattern",
         "alpha_pattern", "layers_to_transform", "layers_pattern",
     },
     "IA3": MODULES | {"feedforward_modules"},
+    "LOHA": MODULES | LAYERS | {"r", "alpha", "rank_pattern", "alpha_pattern", "use_effective_conv2d"},
+    "LOKR": MODULES | LAYERS | {
+        "r", "alpha", "rank_pattern", "alpha_pattern", "use_effective_conv2d", "decompose_both", "decompose_factor",
+        "rank_dropout_scale",
+    },
+    "HRA": MODULES | LAYERS | {"r", "apply_GS", "bias"},
+    "OFT": MODULES | LAYERS | {
+        "r", "oft_block_size", "block_share", "use_cayley_neumann", "num_cayley_neumann_terms", "eps", "bias",
+    },
+    "VERA": MODULES | LAYERS | {"r", "projection_prng_key", "save_projection", "vera_dropout", "d_initial", "bias"},
+    "FOURIERFT": MODULES | LAYERS | {"n_frequency", "n_frequency_pattern", "scaling", "random_loc_seed", "bias"},
+    "LN_TUNING": MODULES,
     "PROMPT_TUNING": VIRTUAL,
     "PREFIX_TUNING": VIRTUAL,
 }  # fmt: skip
+SWITCHES = {"apply_GS", "block_share", "decompose_both", "save_projection", "use_cayley_neumann"}
 # Ways to begin that leave the base as it is; the others begin by changing it.
 STARTS = (True, False, "gaussian", "eva", "orthogonal", None)
 
@@ -43,8 +57,9 @@ def read(folder: Path) -> dict[str, Any]:
         for key, value in config.items()
         if key not in READ[kind] | FREE and value not in (None, False, "", [], {})
     ]
+    if "bias" in READ[kind] and config.get("bias", "none") != "none":
+        unknown.append(f"bias={config['bias']!r:.40}")
     if kind == "LORA":
-        unknown += [f"bias={config['bias']!r:.40}"] if config.get("bias", "none") != "none" else []
         start = config.get("init_lora_weights", True)
         if not any(start is known or (isinstance(start, str) and start == known) for known in STARTS):
             unknown.append(
@@ -63,9 +78,12 @@ def _types(path: Path, config: Mapping[str, Any]) -> None:
         value = config.get(key)
         if value is not None and not isinstance(value, str) and not _strings(value):
             raise BadInput(f"{path}: {key}={value!r:.80} is neither a name nor a list of names.")
-    for key in ("rank_pattern", "alpha_pattern"):
+    for key in ("rank_pattern", "alpha_pattern", "n_frequency_pattern"):
         if not isinstance(config.get(key) or {}, dict):
             raise BadInput(f"{path}: {key}={config[key]!r:.80} is no map from names to numbers.")
+    for key in SWITCHES & config.keys():
+        if type(config[key]) is not bool:
+            raise BadInput(f"{path}: {key}={config[key]!r:.80} is neither true nor false.")
     indices = config.get("layers_to_transform")
     if indices is not None and type(indices) is not int and not (
         isinstance(indices, list) and all(type(index) is int for index in indices)

@@ -7,15 +7,22 @@ from safetensors.torch import save_file
 from torch import nn
 
 from graft.attach import Adapter, require
-from graft.checkpoint.peft import heads, low_rank, rescaling, virtual
+from graft.checkpoint.peft import drawn, heads, low_rank, norms, products, rescaling, rotations, virtual
 from graft.checkpoint.peft.form import CONFIG, TENSORS, Written, task
 from graft.errors import BadInput, Refused
 from graft.files import writing_folder
 from graft.methods.dora import DoRA
+from graft.methods.fourier_ft import FourierFT
+from graft.methods.hra import HRA
 from graft.methods.ia3 import IA3
+from graft.methods.ln_tuning import LNTuning
+from graft.methods.loha import LoHa
+from graft.methods.lokr import LoKr
 from graft.methods.lora import LoRA
+from graft.methods.oft import OFT
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.methods.prompt_tuning import PromptTuning
+from graft.methods.vera import VeRA
 
 
 def export(model: nn.Module, name: str, folder: str | Path) -> Path:
@@ -67,6 +74,18 @@ def _written(adapter: Adapter) -> Written:
             return low_rank.written(adapter, anatomy, method)
         case IA3():
             return rescaling.written(adapter, anatomy)
+        case LoHa() | LoKr():
+            return products.written(adapter, anatomy, method)
+        case HRA():
+            return rotations.written_reflections(adapter, anatomy, method)
+        case OFT():
+            return rotations.written_rotations(adapter, anatomy, method)
+        case VeRA():
+            return drawn.written_vectors(adapter, anatomy, method)
+        case FourierFT():
+            return drawn.written_spectra(adapter, anatomy, method)
+        case LNTuning():
+            return norms.written(adapter, anatomy)
         case PromptTuning():
             return virtual.written_prompt(adapter, anatomy, method)
         case PrefixTuning():
