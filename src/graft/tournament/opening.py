@@ -11,7 +11,7 @@ import yaml
 from graft import metrics
 from graft.errors import BadInput
 from graft.files import write_text
-from graft.limits import check_numbers
+from graft.limits import SEEDS, check_numbers
 from graft.loading import chosen_device, fast_bf16, in_bf16
 from graft.method import Method
 from graft.scoring import general_text
@@ -59,13 +59,17 @@ def _check(options: "Options") -> None:
     lists = {name: getattr(options, name) for name in ("model", "data", "contestants", "sizes", "seeds")}
     if missing := [name for name, values in lists.items() if not values]:
         raise BadInput(f"{', '.join(missing)}: give at least one. A comparison needs a model, rows and contestants.")
-    for name in ("sizes", "seeds"):
+    for name in ("sizes", "seeds", "model", "data"):
         if len(set(lists[name])) < len(lists[name]):
             raise BadInput(f"{name}: {', '.join(map(str, lists[name]))} holds one twice, which would count it twice.")
     if min(options.sizes) < 0:
         raise BadInput(f"sizes: {min(options.sizes)} is no number of rows; 0 means all.")
-    if min(options.seeds) < 0:
-        raise BadInput(f"seeds: {min(options.seeds)} is no seed; they are whole numbers from 0 on.")
+    if odd := [seed for seed in options.seeds if not 0 <= seed < SEEDS]:
+        raise BadInput(f"seeds: {', '.join(map(str, odd))} is no seed; they are whole numbers from 0 to 2^32 − 1.")
+    if options.ray is not None and options.workers > 1:
+        raise BadInput("--ray runs trials on a cluster and --workers on this machine: give one of them.")
+    if options.transfer and len(options.data) < 2:
+        raise BadInput("--transfer scores adapters on the other data sets: give several with --data.")
     if options.metric:
         metrics.get(options.metric)
     if options.general_text is not None:

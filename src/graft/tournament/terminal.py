@@ -25,7 +25,9 @@ def show(console: Console, standings: Mapping[str, Any]) -> None:
                 )
         console.print()
     answer = standings["answer"]
-    console.print(Text(answer["sentence"], "bold"), Text(answer["doubled"], "dim"), sep="\n", soft_wrap=True)
+    console.print(Text(answer["sentence"], "bold"), soft_wrap=True)
+    if answer["doubled"]:
+        console.print(Text(answer["doubled"], "dim"), soft_wrap=True)
 
 
 def _print(console: Console, table: Table) -> None:

@@ -14,7 +14,8 @@ class Options:
 
     Contestants are methods, sums of methods, and ways that are no fine-tuning (majority, tfidf, zero_shot, few_shot
     and others). NAME=METHOD gives one a name of its own; --NAME.setting with several values makes a contestant of each.
-    The same command again goes on where a comparison was interrupted, and never repeats a finished trial.
+    The same command again goes on where a comparison was interrupted, and never repeats a finished trial. Exits with
+    1 when no contestant finished.
     """
 
     model: Annotated[tuple[str, ...], "folders, Hugging Face ids, or names of bundled bases"]

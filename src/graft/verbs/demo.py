@@ -82,7 +82,7 @@ def run(options: Options) -> Result:
         settings=settings, task="generation", allow=("cut",), seeds=(options.seed,), trials=1,
         minutes=options.seconds / 60, batch=16, validation_rows=100, test_rows=options.rows, folder=options.folder,
     ))  # fmt: skip
-    return Result(options, compared, _samples(options))
+    return Result(options, compared, _samples(options), compared.exit_code)
 
 
 def _samples(options: Options) -> list[dict[str, Any]]:
