@@ -1,7 +1,7 @@
 """An adapter: a method, its parts at their sites, and a name."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -90,6 +90,11 @@ class Adapter:
         for index, method in enumerate(self.method.methods()):
             found |= method.deployed({p.key: p.part for p in self.placed if p.term == index and not p.head})
         return found | {p.key: p.part for p in self.placed if p.head}
+
+    def resize(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Let parts whose sizes training decides take those of tensors, by name, that are about to be put in."""
+        for key, part in (self.parts | self.deployed()).items():
+            part.resize({name.removeprefix(f"{key}."): s for name, s in shapes.items() if name.startswith(f"{key}.")})
 
     @property
     def coverage(self) -> dict[str, int]:

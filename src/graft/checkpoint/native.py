@@ -93,6 +93,7 @@ def load(
     method = described(file, record.method)
     affordable(path, model, method, header)
     with attaching(model, method, name or record.name, record.head) as adapter:
+        adapter.resize({key: entry.shape for key, entry in header.items()})
         compare(path, header, stored(adapter))
         fill(adapter, read_tensors(path, header))
         if check:

@@ -48,6 +48,7 @@ def copy_of(adapter: Adapter) -> dict[str, Tensor]:
 
 def put(adapter: Adapter, tensors: Mapping[str, Tensor], source: str) -> None:
     """Write such tensors back. Raises BadInput, naming `source`, when they are not those of this adapter."""
+    adapter.resize({name: tensor.shape for name, tensor in tensors.items()})
     own = tensors_of(adapter)
     if tensors.keys() != own.keys():
         raise BadInput(f"{source} holds other tensors than this adapter: {sorted(tensors.keys() ^ own.keys())[:5]}.")
