@@ -40,12 +40,18 @@ def test_norms_of_the_blocks_are_counted_when_they_train() -> None:
     )
 
 
-@pytest.mark.parametrize("activation", ["gelu", "relu", "silu", "tanh"])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu", "tanh"])
 @pytest.mark.parametrize("model_name", blocks.REWRITE)
 def test_block_by_hand(model_name: str, activation: str) -> None:
     base, tuned = zoo.tiny(model_name), zoo.tiny(model_name)
     adapter = cases.grafted(tuned, "houlsby", activation=activation, sites="self: attention; ffn", **PLAIN)
-    sigma = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu, "tanh": torch.tanh}[activation]
+    sigma = {
+        "gelu": F.gelu,
+        "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+        "relu": F.relu,
+        "silu": F.silu,
+        "tanh": torch.tanh,
+    }[activation]
 
     def after(role: str) -> blocks.Change:
         def change(index: int, out: Tensor, residual: Tensor, inner: Tensor) -> Tensor:
