@@ -37,6 +37,8 @@ def deberta(width: int, layers: int, heads: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+TOTAL_T5 = 222_903_552  # parameters of T5-base, what its percentages are of
+
 # name: (class, configuration)
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert-base": ("BertForSequenceClassification", {"num_labels": 2}),
