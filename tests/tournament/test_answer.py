@@ -33,6 +33,11 @@ def test_the_cheapest_of_those_that_hold_is_named() -> None:
     assert found["pareto"]["stored_bytes"] == ["tfidf", "lora", "full"]
 
 
+def test_the_only_one_left_is_not_compared_with_itself() -> None:
+    found = answered([board(("lora", 90, True, 2048), ("full", None, False, 0), ("tfidf", 70, False, 10))], METRIC)
+    assert found["sentence"] == "lora is the best: every other is shown to be worse, or did not finish."
+
+
 def test_who_fails_or_is_worse_on_any_board_is_not_the_answer() -> None:
     boards = [board(("a", 90, True, 5), ("b", 90, True, 1)), board(("a", 90, True, 5), ("b", None, False, 0))]
     assert eligible(boards) == ["a"] and front(boards, METRIC, "stored_bytes") == ["a"]
