@@ -1,0 +1,80 @@
+"""Child-Tuning (Xu et al. 2021, arXiv 2109.05687): only a child network of the base is updated.
+
+    F:  g ← g ⊙ Bernoulli(p) / p in each optimizer step        D:  W′ = W + M ⊙ Δ,   M = [F_k among the p·D largest]
+
+"F" draws another child in each step, free of the task, and trains all entries through copies. "D" chooses one child by
+the Fisher information of the training rows, F = mean of squared batch gradients, each clipped to `clip`, over all
+matrices together, once, in training mode, as in the authors' code. Δ then trains as a vector of the selected entries
+alone; in the authors' code weight decay moves the others too. Biases and norms stay as they are.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from graft.anatomy.gradients import derivatives, differentiable, largest
+from graft.anatomy.site import Site
+from graft.method import Method, Part, Sparse, StandIn, check, kept
+
+
+class Copy(StandIn):
+    """A site's matrix, all of which trains; a task head is none of these, and its gradients stay whole."""
+
+
+@dataclass(frozen=True)
+class ChildTuning(Method):
+    """Update only a child network: a random one in each step (F), or the one the task is sensitive to (D). Merges."""
+
+    variant: Annotated[Literal["F", "D"], "F: a random child in each step; D: one child, by Fisher information"] = "D"
+    density: Annotated[float, "p, the share of the weights that is the child"] = 0.3
+    clip: Annotated[float, "D: largest norm of a batch's gradient"] = 1.0
+    sites: Annotated[str, "whose matrices"] = "all-linear"
+
+    family: ClassVar[str] = "selective"
+    learning_rate: ClassVar[float] = 4e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 < self.density <= 1, self, "density", "must be above 0 and at most 1", "Try 0.3.")
+        check(self.clip > 0, self, "clip", "must be above 0", "Try 1.0.")
+
+    def build(self, site: Site) -> Part:
+        return Copy(site, (site.parameter,)) if self.variant == "F" else Sparse(site, kept(self.density, site), self)
+
+    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        if self.variant == "F":
+            return
+        parts = Sparse.of(model, self)
+        sites = [part.site for part in parts]
+        scores = [torch.zeros(site.weight.shape, device=site.weight.device) for site in sites]
+        with differentiable(model, sites, training=True):
+            for batch in batches:
+                found = derivatives(model(**batch).loss, sites)
+                norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in found))
+                for score, gradient in zip(scores, found, strict=True):
+                    score += (gradient * min(1.0, self.clip / max(norm, 1e-6))).square()
+        for part, at in zip(parts, largest(scores, sum(len(part.at) for part in parts)), strict=True):
+            part.select(at)
+
+    def during(
+        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
+    ) -> Tensor | None:
+        if self.variant == "F" and phase == "gradients":
+            for gradient in (p.grad for part in parts if isinstance(part, Copy) for p in part.parameters()):
+                if gradient is not None:
+                    gradient.mul_(torch.empty_like(gradient).bernoulli_(self.density) / self.density)
+        return None
+
+    def remarks(self, sites: Sequence[Site]) -> tuple[str, ...]:
+        later = "which weights train is decided on training rows, when training starts; until then, the largest"
+        return (later,) if self.variant == "D" else ()
+
+    def sizes(self) -> tuple[str, ...]:
+        return ("density",) if self.variant == "D" else ()
+
+    def count(self, sites: Sequence[Site]) -> int:
+        return sum(site.weight.numel() if self.variant == "F" else kept(self.density, site) for site in sites)
