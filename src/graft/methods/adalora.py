@@ -1,0 +1,167 @@
+"""AdaLoRA (Zhang et al. 2023, arXiv 2303.10512): a low-rank update as an SVD, pruned where it matters least.
+
+    W′ = W + s·P diag(λ) Q,   P ∈ R^{out×r},  λ ∈ R^r,  Q ∈ R^{r×in},  s = α/(r + 10⁻⁵),  r = `init_rank` for ever
+    loss + γ·mean(‖PᵀP − I‖_F, ‖QQᵀ − I‖_F over all sites)
+
+Starts as the base because λ = 0; P and Q are N(0, 0.02²). Up to step `warmup` all ranks are kept; then the number kept
+over all sites falls along a cubic to `target_rank` for each, `final` steps before `total_steps`, and stays there. What
+goes are the triplets (λ_k, P_k, Q_k) of the least importance: of every entry Ī·U, smoothed |w·∂L/∂w| times its
+smoothed deviation, that of λ_k plus the means over P_k and Q_k. λ is set to 0 every `interval` steps and may grow again
+until the final phase. As in the authors' code the norms of the penalty are not squared, where the paper squares and
+adds them. Of triplets of equal importance no more are pruned than asked, where their threshold takes all of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graft.anatomy.site import Site
+from graft.method import Method, Part, check, normal, positive, zeros
+
+if TYPE_CHECKING:
+    from graft.attach.call import Call
+
+
+class Triplets(Part):
+    """P, λ and Q at one site, and the running importance of their entries."""
+
+    def __init__(self, site: Site, rank: int, scale: float, dropout: float) -> None:
+        super().__init__()
+        self.matrix(site).low_rank(site, rank)
+        self.P, self.Q = normal(site.outputs, rank, std=0.02), normal(rank, site.inputs, std=0.02)
+        self.lam = zeros(rank)
+        self.scale, self.dropout = scale, dropout
+        for name, parameter in list(self.named_parameters()):
+            for kind in ("importance", "deviation"):
+                self.register_buffer(f"{kind}_{name}", torch.zeros_like(parameter))
+
+    def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
+        low = F.linear(self.drop(x), self.Q) if x.is_floating_point() else F.embedding(x, self.Q.T)
+        return y + self.scale * F.linear(low * self.lam, self.P)
+
+    def params(self, site: Site) -> dict[str, Tensor]:
+        return {site.parameter: site.weight.to(self.P.dtype) + self.scale * (self.P * self.lam) @ self.Q}
+
+    def bound(self, site: Site) -> int:
+        # All of them before the first step, when λ is 0.
+        return len(self.lam) if self.lam.is_meta else int(self.lam.count_nonzero()) or len(self.lam)
+
+    def skew(self) -> Tensor:
+        """How far P and Q are from orthogonal: ‖PᵀP − I‖_F and ‖QQᵀ − I‖_F."""
+        one = torch.eye(len(self.lam), device=self.P.device)
+        return torch.stack([(self.P.T @ self.P - one).norm(), (self.Q @ self.Q.T - one).norm()])
+
+    @torch.no_grad()
+    def note(self, beta1: float, beta2: float) -> None:
+        """Smooth the importance |w·∂L/∂w| of every entry, and how far it is from its smoothed self."""
+        for name, parameter in self.named_parameters():
+            importance, deviation = self.get_buffer(f"importance_{name}"), self.get_buffer(f"deviation_{name}")
+            seen = (parameter * parameter.grad).abs() if parameter.grad is not None else torch.zeros_like(parameter)
+            importance.lerp_(seen, 1 - beta1)
+            deviation.lerp_((seen - importance).abs(), 1 - beta2)
+
+    def scores(self) -> Tensor:
+        """The importance of each triplet, (r,)."""
+        P, lam, Q = (
+            self.get_buffer(f"importance_{name}") * self.get_buffer(f"deviation_{name}") for name in ("P", "lam", "Q")
+        )
+        return lam + P.mean(0) + Q.mean(1)
+
+
+class Served(Part):
+    """P, λ and Q without what only training needs."""
+
+    def __init__(self, of: Triplets) -> None:
+        super().__init__()
+        self.P, self.lam, self.Q = of.P, of.lam, of.Q
+
+
+@dataclass(frozen=True)
+class AdaLoRA(Method):
+    """LoRA as an SVD whose rank is pruned while training, so that it ends up where it matters. Merges."""
+
+    init_rank: Annotated[int, "rank of each update at first"] = 12
+    target_rank: Annotated[int, "mean rank of the updates in the end"] = 8
+    alpha: Annotated[float, "the update is scaled by alpha/init_rank"] = 32.0
+    total_steps: Annotated[int, "steps of the run, which the schedule is laid over"] = 1000
+    warmup: Annotated[int, "steps before pruning begins"] = 100
+    final: Annotated[int, "steps in the end at the target rank"] = 300
+    interval: Annotated[int, "steps between two prunings"] = 10
+    penalty: Annotated[float, "γ, how much P and Q are held orthogonal in training"] = 0.1
+    beta1: Annotated[float, "smoothing of the importance"] = 0.85
+    beta2: Annotated[float, "smoothing of its deviation"] = 0.85
+    dropout: Annotated[float, "dropout on the update's input, in training"] = 0.0
+    sites: Annotated[str, "where to put an update"] = "q v"
+
+    family: ClassVar[str] = "parameter"
+    learning_rate: ClassVar[float] = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "init_rank", "target_rank", "total_steps", "interval")
+        above = self.target_rank <= self.init_rank
+        check(above, self, "target_rank", f"must be at most init_rank, {self.init_rank}", f"Try {self.init_rank}.")
+        check(self.alpha != 0, self, "alpha", "must not be 0, which would leave the base as it is", "Try 32.")
+        for name in ("warmup", "final", "penalty"):
+            check(getattr(self, name) >= 0, self, name, "must be at least 0", "Try 0.")
+        for name in ("beta1", "beta2"):
+            check(0 < getattr(self, name) < 1, self, name, "must be above 0 and below 1", "Try 0.85.")
+        check(0 <= self.dropout < 1, self, "dropout", "must be at least 0 and below 1", "Try 0.1.")
+        pruning, most = self.total_steps - self.warmup - self.final, f"more than {self.warmup + self.final}"
+        check(pruning > 0, self, "total_steps", f"must be {most}, the steps without pruning", "Lower warmup or final.")
+
+    def build(self, site: Site) -> Part:
+        return Triplets(site, self.init_rank, self.alpha / (self.init_rank + 1e-5), self.dropout)
+
+    def during(
+        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
+    ) -> Tensor | None:
+        mine = [part for part in parts if isinstance(part, Triplets)]
+        if phase == "loss" and self.penalty:
+            device = mine[0].P.device
+            return self.penalty * torch.cat([part.skew().to(device) for part in mine]).mean()
+        if phase == "stepped":
+            self.allocate(step + 1, mine)
+        return None
+
+    def budget(self, step: int, sites: int) -> int:
+        """How many triplets are kept over all sites after `step` steps."""
+        first, last = self.init_rank * sites, self.target_rank * sites
+        pruning = self.total_steps - self.warmup - self.final
+        left = min(max(1 - (step - self.warmup) / pruning, 0.0), 1.0)
+        return int(last + (first - last) * left**3)
+
+    @torch.no_grad()
+    def allocate(self, step: int, parts: Sequence[Triplets]) -> None:
+        """After the optimizer's step: note the gradients, and set λ to 0 in the least important triplets when due."""
+        final = step >= self.total_steps - self.final
+        if not final:  # from then on importance stands still, and with it what is pruned
+            for part in parts:
+                part.note(self.beta1, self.beta2)
+        if not final and (step <= self.warmup or step % self.interval):
+            return
+        device = parts[0].lam.device
+        order = torch.cat([part.scores().to(device) for part in parts]).argsort(stable=True)
+        kept = torch.ones(len(order), device=device)
+        kept[order[: len(order) - self.budget(step, len(parts))]] = 0.0
+        for part, mask in zip(parts, kept.split([len(part.lam) for part in parts]), strict=True):
+            part.lam.mul_(mask.to(part.lam))
+
+    def remarks(self, sites: Sequence[Site]) -> tuple[str, ...]:
+        if self.init_rank == self.target_rank:
+            return ()
+        end = self.total_steps - self.final
+        return (f"AdaLoRA reaches rank {self.target_rank} at step {end}: give total_steps the steps of your run",)
+
+    def deployed(self, parts: Mapping[str, Part]) -> Mapping[str, Part]:
+        return {key: Served(part) for key, part in parts.items() if isinstance(part, Triplets)}
+
+    def sizes(self) -> tuple[str, ...]:
+        return ("init_rank", "target_rank")
+
+    def count(self, sites: Sequence[Site]) -> int:
+        return sum(self.init_rank * (site.inputs + site.outputs + 1) for site in sites)
