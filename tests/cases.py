@@ -12,7 +12,8 @@ from graft.method import Method, find
 
 SMALL = {"rank": 3, "bottleneck": 4, "tokens": 3, "hidden": 6, "k": 1, "reduction": 4, "frequencies": 24,
          "density": 0.25}  # fmt: skip
-OWN = {"hra": {"rank": 4}, "adalora": {"init_rank": 4, "target_rank": 3}}  # what one method needs beside its small sizes
+# What one method needs beside its small sizes.
+OWN = {"hra": {"rank": 4}, "adalora": {"init_rank": 4, "target_rank": 3}, "intrinsic_subspace": {"dimension": 64}}
 SUMS = {"lora+prefix_tuning": ("lora", "prefix_tuning"), "prompt_tuning+dora": ("prompt_tuning", "dora")}
 NAMES = (*catalogue.methods(), *SUMS)
 FEW = ("llama", "bert", "t5")  # the models a method runs on by default; the slow suite has all of text
