@@ -64,3 +64,12 @@ def test_width_must_be_divisible() -> None:
         attach(zoo.tiny("llama"), LadderSide(reduction=5))
     with pytest.raises(BadInput, match="leaves no side block"):
         LadderSide(drop_every=1)
+
+
+def test_sees_no_virtual_tokens_with_a_cache_or_without() -> None:
+    model = zoo.tiny("llama")
+    cases.move(attach(model, cases.method("prompt_tuning") + cases.method("ladder_side")))
+    batch = zoo.batch(model)
+    real = batch["attention_mask"].bool()
+    cached, whole = (model(**batch, use_cache=on).logits[real] for on in (True, False))
+    torch.testing.assert_close(cached, whole, atol=2e-5, rtol=2e-5)

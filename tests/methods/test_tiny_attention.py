@@ -10,7 +10,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 import cases
 import zoo
-from graft.attach import attach
+from graft.attach import attach, use
 from graft.errors import BadInput
 from graft.methods.tiny_attention import TinyAttention
 from methods import blocks
@@ -108,3 +108,17 @@ def test_refusals() -> None:
         TinyAttention(0)
     with pytest.raises(BadInput, match="TinyAttention: width must be at least 1"):
         TinyAttention(width=0)
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("other", ["prompt_tuning", "embedding_prompt", "prefix_tuning"])
+def test_sees_no_virtual_tokens_with_a_cache_or_without(other: str, left: bool) -> None:
+    model = zoo.tiny("llama")
+    cases.move(attach(model, cases.method(other) + cases.method("tiny_attention")))
+    cases.move(attach(model, cases.method("tiny_attention"), "plain"), seed=3)
+    batch = zoo.batch(model, left_padding=left)
+    real = batch["attention_mask"].bool()
+    for rows in ("default", ["default", "plain"], ["plain", "default"]):
+        with use(model, rows):
+            cached, whole = (model(**batch, use_cache=on).logits[real] for on in (True, False))
+        torch.testing.assert_close(cached, whole, atol=2e-5, rtol=2e-5)

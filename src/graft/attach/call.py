@@ -116,6 +116,22 @@ class Call:
             return None
         return self.mask[:, : int(self.past) + size].bool()
 
+    def apart(self) -> Tensor | None:
+        """(batch or 1, 1, n, n): pairs of a virtual and a real token, or None without virtual ones among the inputs.
+
+        With a cache virtual tokens are keys and values of the model's own attention and nothing else, so what attends
+        by itself must not see them without one either.
+        """
+        if self.inserted is None:
+            return None
+        source, length = self.inserted.source, self.inserted.length
+        size = 1 if source is None else len(source)
+        device = None if self.mask is None else self.mask.device
+        virtual = self.inserted.widen(torch.zeros(size, length, dtype=torch.bool, device=device), True)
+        if self.rows is not None and size > 1:
+            virtual = virtual[self.rows]
+        return virtual[:, None, :, None] != virtual[:, None, None, :]
+
     def capture(self, point: str, site: Site, value: Tensor) -> None:
         """Keep what passed a site's `entry` or `residual` point until its exit."""
         self.captured[point, site.name] = value

@@ -222,7 +222,7 @@ def _computed(
         return grafted.prefixes[name]
     like = grafted.model.get_parameter(f"{spot.stack.embed}.weight")
     seen = {name: front} if front else {}
-    alone = Call(names=name, stack=spot.stack.name, shift=keys, late=late, prefixes=seen, harvest={})
+    alone = Call(name, spot.stack.name, causal=True, shift=keys, late=late, prefixes=seen, harvest={})
     _run_alone(grafted, module, alone, _tokens(spot, alone, name, like))
     grafted.prefixes[name] = _harvested(alone, name, _self_attentions(grafted, spot))
     return grafted.prefixes[name]
@@ -249,7 +249,7 @@ def _deep(
             "device, or with copies of the model on several (DDP)."
         )
     like = grafted.model.get_parameter(f"{spot.stack.embed}.weight")
-    alone = Call(names=name, stack=spot.stack.name, shift=before, harvest={}, deep=True)
+    alone = Call(name, spot.stack.name, causal=spot.stack.causal, shift=before, harvest={}, deep=True)
     _run_alone(grafted, module, alone, like.new_zeros(max(layers.values()), spot.stack.embed_width))
     own = {p: n for p in _self_attentions(grafted, spot) for layer, n in layers.items() if p.startswith(f"{layer}.")}
     whole = _harvested(alone, name, own)

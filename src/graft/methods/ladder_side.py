@@ -110,6 +110,9 @@ class Ladder(Part):
         if padding is not None:
             hidden = ~padding[:, None, None, :seen] & (distance != 0)
             scores = scores.masked_fill(hidden, float("-inf"))
+        apart = call.apart()
+        if apart is not None:
+            scores = scores.masked_fill(apart.to(scores.device), float("-inf"))
         mixed = (q @ k.transpose(-1, -2) + scores).softmax(-1) @ v
         return F.linear(mixed.transpose(1, 2).flatten(2), self.get(f"self_o_{i}"))
 

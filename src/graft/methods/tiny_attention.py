@@ -59,6 +59,10 @@ class Tiny(Part):
         if padding is not None:
             padded = ~padding[:, None, None, :seen] & (distance != 0)
             hidden = padded if hidden is None else hidden | padded
+        apart = call.apart()
+        if apart is not None:
+            apart = apart.to(device)
+            hidden = apart if hidden is None else hidden | apart
         return hidden
 
 
