@@ -237,3 +237,9 @@ def test_an_address_without_a_cluster_is_told_at_once(compared: Compare, address
     with pytest.raises(BadInput, match=f"--ray {address}: no Ray cluster answers there") as told:
         compared(contestants=("majority",), ray=address)
     assert "\n" not in str(told.value) and time.monotonic() - began < 20
+
+
+def test_without_ray_the_extra_is_named(compared: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BadInput, match=r'--ray needs the extra "scale"'):
+        compared(contestants=("majority",), ray="local")

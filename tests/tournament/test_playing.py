@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import pytest
 from graft.tournament import running
 
 Compare = Callable[..., Any]
+# Imported once for all the processes that are killed, so that these are killed at work.
+PRELOADED = ["graft.page", "graft.tournament.opening", "graft.tournament.standings", "graft.tournament.entrants.tfidf",
+             "transformers.models.bert.modeling_bert", "accelerate", "datasets"]  # fmt: skip
 TIMES = ("costs", "spread", "curve")  # what is measured and differs between runs
 
 
@@ -79,26 +83,60 @@ def test_who_cannot_enter_is_refused_with_the_reason(compared: Compare) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_comparison_killed_twenty_times_ends_as_if_it_never_was(
     home: Path, compared: Compare, tmp_path: Path
 ) -> None:
-    whole = compared(folder=tmp_path / "whole", contestants=("tfidf", "head", "bitfit"), trials=2, steps=30)
-    draw, context = random.Random(0), multiprocessing.get_context("spawn")
-    options = {"folder": tmp_path / "killed", "contestants": ("tfidf", "head", "bitfit"), "trials": 2, "steps": 30}
-    killed = 0
-    while killed < 20:
-        process = context.Process(target=_compare, args=(str(home), options))
-        process.start()
-        process.join(draw.uniform(3, 12))
+    options = {"contestants": ("tfidf", "head", "bitfit"), "trials": 2, "steps": 30, "keep": True}
+    whole = table(compared(folder=tmp_path / "whole", **options))
+    process = _started(home, tmp_path / "timed", options)
+    began = time.monotonic()
+    process.join()
+    assert process.exitcode == 0
+    length = time.monotonic() - began
+    draw, killed, folders = random.Random(0), [], 1
+    while len(killed) < 20:
+        folder = tmp_path / f"killed-{folders}"
+        before = _written(folder)
+        process = _started(home, folder, options)
+        process.join(draw.uniform(0, length))
         if process.is_alive():
             os.kill(process.pid or 0, signal.SIGKILL)
-        process.join()
-        killed += 1
-    assert table(compared(**options)) == table(whole)
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+            killed.append(len(_written(folder)))
+        else:
+            assert process.exitcode == 0 and table(compared(folder=folder, **options)) == whole
+            folders += 1
+        assert before.items() <= _written(folder).items(), "a finished trial was run again"
+    assert len(set(killed)) > 5, "the moments are not spread over the run"
+    before = _written(folder)
+    assert table(compared(folder=folder, **options)) == whole
+    assert before.items() <= _written(folder).items()
+    assert not list(folder.glob("trials/*/.*")), "what was half-written is still there"
 
 
-def _compare(home: str, options: dict[str, Any]) -> None:
+def _started(home: Path, folder: Path, options: dict[str, Any]) -> Any:
+    """A comparison in a process of its own, which has read everything and now begins with the trials."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    process = context.Process(target=_compare, args=(str(home), folder, options))
+    recipe = folder / "recipe.yaml"
+    old = recipe.stat().st_mtime_ns if recipe.exists() else 0
+    process.start()
+    while not recipe.exists() or recipe.stat().st_mtime_ns == old:
+        assert process.is_alive()
+        time.sleep(0.005)
+    return process
+
+
+def _written(folder: Path) -> dict[Path, int]:
+    """When each result was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
+
+
+def _compare(home: str, folder: Path, options: dict[str, Any]) -> None:
     import graft
 
     graft.compare(model=(f"{home}/bert",), data=(f"{home}/classes",), batch=8, checks=1, seeds=(0, 1), length=32,
-                  keep=False, dtype="fp32", **options)  # fmt: skip
+                  dtype="fp32", folder=folder, **options)  # fmt: skip
