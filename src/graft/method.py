@@ -297,7 +297,7 @@ class Sparse(Part):
         self.owner, self.site = owner, site
         self.at: Tensor
         self.register_buffer("at", torch.empty(0, dtype=torch.int32))
-        self.values = zeros(0)
+        self.values = nn.Parameter(site.weight.new_zeros(0, dtype=torch.float32))
         self.select((site.weight.abs() if scores is None else scores).flatten().topk(entries).indices)
 
     def select(self, at: Tensor) -> None:

@@ -93,7 +93,7 @@ class Adapter:
 
     def resize(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Let parts whose sizes training decides take those of tensors, by name, that are about to be put in."""
-        for key, part in (self.parts | self.deployed()).items():
+        for key, part in self.parts.items():
             part.resize({name.removeprefix(f"{key}."): s for name, s in shapes.items() if name.startswith(f"{key}.")})
 
     @property

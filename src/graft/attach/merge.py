@@ -25,7 +25,10 @@ def merge(model: nn.Module, name: str = "default") -> None:
         for item in adapter.placed:
             if item.site is None:
                 continue
-            for parameter, value in item.part.params(item.site).items() if "params" in item.part.verbs() else ():
+            training = item.part.training
+            values = item.part.eval().params(item.site) if "params" in item.part.verbs() else {}
+            item.part.train(training)  # what a part draws in training is no part of the function that is merged
+            for parameter, value in values.items():
                 module, key = item.site.module, (item.site.path, parameter)
                 assert module is not None
                 stored = getattr(module, parameter)

@@ -1,0 +1,145 @@
+"""Diff pruning (Guo et al. 2021, arXiv 2012.07463): learn a difference to the base, and which entries of it are zero.
+
+    W′ = W + z ⊙ δ,   z = clamp(s(r − l) + l, 0, 1),   s = σ(log u − log(1 − u) + α),   u ~ U(0, 1),   r = −l = 1.5
+    loss + λ Σ P(z ≠ 0),   P(z ≠ 0) = σ(α − log(−l/r));   `structured`: z of an entry times z of its matrix
+
+After `burn_in` steps the p·out·in entries of largest |z ⊙ δ| in each matrix are kept, and they alone train on. Whatever
+is evaluated, merged or stored has no more of them at any time: outside training z is its value without noise, and
+only the largest entries of z ⊙ δ count. Stored are their places and values. The paper's groups are the tensors of the
+base; biases and norms stay as they are here. α has a learning rate of its own, and no decay.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from graft.anatomy.site import Site
+from graft.method import Method, Part, Sparse, check, kept, positive, zeros
+
+LEFT, RIGHT = -1.5, 1.5
+START = 5.0
+FIXED = 1e4  # a logit at which a gate is 0 or 1 to the bit, and has no gradient
+NEAR = 1e-4  # u stays this far from 0 and 1
+RATE = 0.1  # of α
+
+
+class Gates(Part):
+    """The difference of one site's matrix, and the logits of its gates."""
+
+    def __init__(self, site: Site, method: "DiffPruning") -> None:
+        super().__init__()
+        self.site, self.owner, self.entries = site, method, kept(method.density, site)
+        self.delta = zeros(*site.weight.shape)
+        self.alpha = nn.Parameter(torch.full(site.weight.shape, START))
+        self.group = nn.Parameter(torch.tensor(START)) if method.structured else None
+
+    def gate(self, alpha: Tensor) -> Tensor:
+        """z of these logits: drawn in training, without noise otherwise."""
+        if self.training:
+            u = torch.rand_like(alpha).clamp(NEAR, 1 - NEAR)
+            alpha = alpha + u.log() - (1 - u).log()
+        return (alpha.sigmoid() * (RIGHT - LEFT) + LEFT).clamp(0, 1)
+
+    def difference(self) -> Tensor:
+        """z ⊙ δ; outside training its largest entries alone."""
+        found = self.gate(self.alpha) * self.delta
+        found = found if self.group is None else self.gate(self.group) * found
+        if self.training:
+            return found
+        flat = found.flatten()
+        at = flat.detach().abs().topk(self.entries).indices
+        return torch.zeros_like(flat).scatter(0, at, flat[at]).view(found.shape)
+
+    def params(self, site: Site) -> dict[str, Tensor]:
+        return {site.parameter: site.weight.to(self.delta.dtype) + self.difference()}
+
+    def expected(self) -> Tensor:
+        """How many entries are expected not to be zero."""
+        shift = math.log(-LEFT / RIGHT)
+        number = (self.alpha - shift).sigmoid().sum()
+        return number if self.group is None else number * (self.group - shift).sigmoid()
+
+    def sparse(self) -> Sparse:
+        """The places and values of what counts outside training."""
+        training, self.training = self.training, False
+        with torch.no_grad():
+            found = self.difference()
+            part = Sparse(self.site, self.entries, self.owner.serving(), found.abs())
+            part.values.copy_(found.flatten()[part.at.long()])
+        self.training = training
+        return part
+
+    def fix(self) -> None:
+        """Keep these entries as they are, with gates that stay open, and shut all others."""
+        part = self.sparse()
+        with torch.no_grad():
+            at = part.at.long()
+            self.delta.zero_().view(-1)[at] = part.values
+            self.alpha.fill_(-FIXED).view(-1)[at] = FIXED
+            if self.group is not None:
+                self.group.fill_(FIXED)
+
+    def changed(self, site: Site) -> int:
+        return self.entries
+
+    def bound(self, site: Site) -> int:
+        return min(self.entries, super().bound(site))
+
+
+@dataclass(frozen=True)
+class DiffPruning(Method):
+    """Learn a sparse difference to the base with gates that prune it. Stores places and values; merges."""
+
+    density: Annotated[float, "p, the share of each matrix that is kept"] = 0.005
+    structured: Annotated[bool, "a gate for each whole matrix too"] = True
+    penalty: Annotated[float, "λ, the price of an entry that is not zero"] = 1.25e-7
+    burn_in: Annotated[int, "optimizer steps with gates; then the kept entries alone train"] = 1000
+    sparse: Annotated[bool, "attach places and values alone, as they are stored"] = False
+    sites: Annotated[str, "whose matrices"] = "all-linear"
+
+    family: ClassVar[str] = "selective"
+    learning_rate: ClassVar[float] = 5e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 < self.density <= 1, self, "density", "must be above 0 and at most 1", "Try 0.005.")
+        check(self.penalty >= 0, self, "penalty", "must be at least 0", "Try 1.25e-7.")
+        positive(self, "burn_in")
+
+    def build(self, site: Site) -> Part:
+        return Sparse(site, kept(self.density, site), self) if self.sparse else Gates(site, self)
+
+    def during(
+        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
+    ) -> Tensor | None:
+        gates = [part for part in parts if isinstance(part, Gates)]
+        if phase == "loss" and gates and step < self.burn_in:
+            return self.penalty * torch.stack([part.expected() for part in gates]).sum()
+        if phase == "stepped" and step + 1 == self.burn_in:
+            for part in gates:
+                part.fix()
+        return None
+
+    def groups(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
+        logits = [p for part in parts if isinstance(part, Gates) for p in (part.alpha, part.group) if p is not None]
+        own = {id(p) for p in logits}
+        rest = [p for part in parts for p in part.parameters() if id(p) not in own]
+        return [{"params": rest}, {"params": logits, "lr": RATE, "weight_decay": 0.0}]
+
+    def deployed(self, parts: Mapping[str, Part]) -> Mapping[str, Part]:
+        return {key: part.sparse() if isinstance(part, Gates) else part for key, part in parts.items()}
+
+    def serving(self) -> Method:
+        return replace(self, sparse=True)
+
+    def sizes(self) -> tuple[str, ...]:
+        return ("density",) if self.sparse else ()
+
+    def count(self, sites: Sequence[Site]) -> int:
+        if self.sparse:
+            return sum(kept(self.density, site) for site in sites)
+        return sum(2 * site.weight.numel() + self.structured for site in sites)
