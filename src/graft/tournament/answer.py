@@ -87,10 +87,12 @@ def _sentence(boards: Sequence[Board], fit: list[str], cheapest: Mapping[str, Ma
     best = f"the best, {bests.pop()}" if len(bests) == 1 else "the best"
     if len(fit) == 1:
         return f"{fit[0]} is the only one not shown to be worse than {best}{where}."
-    store, train = (cheapest.get(key) for key in ("stored_bytes", "training_seconds"))
-    told = [f"{each['contestant']} is the cheapest {words} ({each['shown']})"
-            for each, words in ((store, "to store"), (train, "to train")) if each]  # fmt: skip
-    return f"{' and '.join(told)} of those not shown to be worse than {best}{where}."
+    told: dict[str, list[str]] = {}
+    for key, words in (("stored_bytes", "to store"), ("training_seconds", "to train")):
+        if key in cheapest:
+            told.setdefault(cheapest[key]["contestant"], []).append(f"{words} ({cheapest[key]['shown']})")
+    parts = [f"{name} is the cheapest {' and '.join(words)}" for name, words in told.items()]
+    return f"{' and '.join(parts)} of those not shown to be worse than {best}{where}."
 
 
 def _doubled(boards: Sequence[Board]) -> str:
