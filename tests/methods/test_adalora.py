@@ -12,6 +12,7 @@ from graft import checkpoint
 from graft.attach import Adapter, attach, merge
 from graft.errors import BadInput, Refused
 from graft.methods.adalora import AdaLoRA
+from graft.training import resume
 from methods.sizes import counts
 
 SHORT = {"init_rank": 4, "target_rank": 2, "total_steps": 20, "warmup": 4, "final": 6, "interval": 1}
@@ -142,6 +143,18 @@ def test_only_the_triplets_are_saved(tmp_path: Path) -> None:
     assert loaded.parts["decoder.0.q"].bound(None) == 2
     batch = zoo.batch(tuned)
     torch.testing.assert_close(zoo.forward(other, batch), zoo.forward(tuned, batch), atol=0, rtol=0)
+
+
+def test_a_run_goes_on_from_a_copy_as_if_it_had_not_stopped() -> None:
+    method = AdaLoRA(**SHORT)
+    adapter, _ = run(method, 9)
+    copy = resume.copy_of(adapter)
+    other = attach(zoo.tiny("llama"), method)
+    resume.put(other, copy, "the copy")
+    for made in (adapter, other):
+        method.during("stepped", 12, list(made.parts.values()))  # prunes by what was noted before
+    for key, part in adapter.parts.items():
+        assert torch.equal(other.parts[key].lam, part.lam) and torch.equal(other.parts[key].scores(), part.scores())
 
 
 def test_impossible_settings() -> None:

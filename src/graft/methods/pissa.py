@@ -87,7 +87,7 @@ class PiSSA(Method):
     sites: Annotated[str, "where to put an update"] = "q v"
 
     family: ClassVar[str] = "parameter"
-    learning_rate: ClassVar[float] = 2e-4
+    learning_rate: ClassVar[float] = 1e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
