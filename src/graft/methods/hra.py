@@ -68,7 +68,7 @@ class HRA(Method):
     sites: Annotated[str, "whose inputs"] = "q v"
 
     family: ClassVar[str] = "parameter"
-    learning_rate: ClassVar[float] = 2e-3
+    learning_rate: ClassVar[float] = 1e-2
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "near"
 
     def __post_init__(self) -> None:

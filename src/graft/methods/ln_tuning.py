@@ -22,7 +22,7 @@ class LNTuning(Method):
     sites: Annotated[str, "which norms"] = "norm"
 
     family: ClassVar[str] = "selective"
-    learning_rate: ClassVar[float] = 5e-3
+    learning_rate: ClassVar[float] = 1e-2
 
     def build(self, site: Site) -> Part:
         if site.weight.dim() != 1:

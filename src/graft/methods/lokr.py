@@ -76,7 +76,7 @@ class LoKr(Method):
     sites: Annotated[str, "where to put an update"] = "q v"
 
     family: ClassVar[str] = "parameter"
-    learning_rate: ClassVar[float] = 3e-3
+    learning_rate: ClassVar[float] = 1e-2
 
     def __post_init__(self) -> None:
         super().__post_init__()

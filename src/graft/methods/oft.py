@@ -76,7 +76,7 @@ class OFT(Method):
     sites: Annotated[str, "whose inputs"] = "q v"
 
     family: ClassVar[str] = "parameter"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 5e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
