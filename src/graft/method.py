@@ -297,13 +297,12 @@ class Sparse(Part):
         self.owner, self.site = owner, site
         self.at: Tensor
         self.register_buffer("at", torch.empty(0, dtype=torch.int32))
-        self.values = nn.Parameter(site.weight.new_zeros(0, dtype=torch.float32))
         self.select((site.weight.abs() if scores is None else scores).flatten().topk(entries).indices)
 
     def select(self, at: Tensor) -> None:
         """Train the entries at these places from now on, and none of them changed yet."""
         self.at = at.sort().values.to(torch.int32 if self.site.weight.numel() < 2**31 else torch.int64)
-        self.values.data = torch.zeros(len(at), device=at.device)
+        self.values = nn.Parameter(torch.zeros(len(at), device=at.device))  # a graph may know the old one's size
 
     def resize(self, shapes: Mapping[str, Sequence[int]]) -> None:
         at, values = (tuple(shapes.get(name, ())) for name in ("at", "values"))

@@ -85,7 +85,7 @@ class LotterySparse(Method):
     def during(
         self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
     ) -> Tensor | None:
-        if phase == "stepped" and step + 1 == self.full:
+        if phase == "forward" and step == self.full:
             for part in parts:
                 if isinstance(part, Ticket):
                     part.rewind()
