@@ -136,7 +136,7 @@ class Part(nn.Module):
         # `model.to(bfloat16)` moves a part but never rounds it: adapters train in fp32 under a half-precision base.
         def keep_dtype(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
-            return moved.to(tensor.dtype) if moved.dtype != tensor.dtype else moved
+            return tensor.to(moved.device) if moved.dtype != tensor.dtype else moved
 
         return super()._apply(keep_dtype, recurse)
 
