@@ -1,5 +1,6 @@
 """Memory: what a stretch of work takes at its peak, what is free, what a forward keeps, and when it ran out."""
 
+import ctypes
 import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,9 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # glibc keeps freed memory, which would count as whose ever work comes next
+        trim(0)
 
 
 def available(device: torch.device) -> int:

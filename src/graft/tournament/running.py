@@ -15,7 +15,7 @@ from graft.attach import attach, detach, probe, use
 from graft.data.rows import Row
 from graft.data.task import Record
 from graft.errors import BadInput, GraftError, Refused, sentence
-from graft.memory import Peak
+from graft.memory import Peak, release
 from graft.method import Method
 from graft.scoring import example, score
 from graft.tournament import ablation, costs, transfer
@@ -46,6 +46,7 @@ def run(design: Design, trial: Trial, arena: Arena, keep: Path | None = None, ar
 
     keep: where a trained adapter is saved. arenas: those of the other data sets, for transfer. Raises NotKept.
     """
+    release()  # or its peak of memory would hold what the trials before it left
     began = time.perf_counter()
     way = trial.contestant.way
     try:
