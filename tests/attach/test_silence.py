@@ -36,12 +36,16 @@ def close(ours: Tensor, other: Tensor) -> None:
     torch.testing.assert_close(ours, other, rtol=1e-4, atol=2e-5)
 
 
+# By default these act outside the layers too, where nothing is switched off.
+INSIDE = {"bitfit": {"sites": "all-linear"}, "ln_tuning": {"sites": "norm @ 0-1"}}
+
+
 @pytest.mark.parametrize("name", LAYERED)
 @pytest.mark.parametrize("on", MODELS)
 def test_none_is_the_adapter_all_is_the_base(name: str, on: str) -> None:
     model = zoo.tiny(on)
     base = outputs(model)
-    cases.grafted(model, name, **({"sites": "all-linear"} if name == "bitfit" else {}))
+    cases.grafted(model, name, **INSIDE.get(name, {}))
     ours = outputs(model)
     assert not torch.allclose(ours, base, atol=1e-3)
     with silenced(model, "default", ()):

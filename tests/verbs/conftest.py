@@ -33,7 +33,7 @@ def runs(home: Path) -> Callable[[str], Any]:
             base = {"classes": "bert", "answers": "llama"}[rows]
             made[rows] = graft.tune(
                 model=str(home / base), data=str(home / rows), method=graft.LoRA(rank=8, sites="all-linear"), name=rows,
-                folder=home / "runs" / rows, steps=80, batch=16, lr=1e-2, checks=4, length=32,
+                folder=home / "runs" / rows, steps=80, batch=16, lr=1e-2, checks=4, length=32, dtype="fp32",
             )  # fmt: skip
         return made[rows]
 
