@@ -285,51 +285,6 @@ class StandIn(Part):
         return {name: getattr(self, name) for name in self.names}
 
 
-class Sparse(Part):
-    """Trains some entries of a site's matrix: holds their places in the flattened (out, in), and what is added there.
-
-    It begins with the `entries` largest `scores` (by default the largest weights), and as the base. `owner` is the
-    method, which finds its parts by it.
-    """
-
-    def __init__(self, site: Site, entries: int, owner: Method, scores: Tensor | None = None) -> None:
-        super().__init__()
-        self.owner, self.site = owner, site
-        self.at: Tensor
-        self.register_buffer("at", torch.empty(0, dtype=torch.int32))
-        self.select((site.weight.abs() if scores is None else scores).flatten().topk(entries).indices)
-
-    def select(self, at: Tensor) -> None:
-        """Train the entries at these places from now on, and none of them changed yet."""
-        self.at = at.sort().values.to(torch.int32 if self.site.weight.numel() < 2**31 else torch.int64)
-        self.values = nn.Parameter(torch.zeros(len(at), device=at.device))  # a graph may know the old one's size
-
-    def resize(self, shapes: Mapping[str, Sequence[int]]) -> None:
-        at, values = (tuple(shapes.get(name, ())) for name in ("at", "values"))
-        if len(at) == 1 and at == values != tuple(self.at.shape):
-            self.select(torch.arange(at[0], device=self.at.device))
-
-    def params(self, site: Site) -> dict[str, Tensor]:
-        weight = site.weight.to(self.values.dtype)
-        return {site.parameter: weight.flatten().scatter_add(0, self.at.long(), self.values).view(weight.shape)}
-
-    def changed(self, site: Site) -> int:
-        return len(self.at)
-
-    def bound(self, site: Site) -> int:
-        return min(len(self.at), super().bound(site))
-
-    @classmethod
-    def of(cls, model: nn.Module, owner: Method) -> "list[Sparse]":
-        """The parts of a method on a model, in model order."""
-        return [part for part in model.modules() if isinstance(part, Sparse) and part.owner == owner]
-
-
-def kept(density: float, site: Site) -> int:
-    """How many entries of a site's matrix a share of it is: at least one."""
-    return max(1, round(density * site.weight.numel()))
-
-
 def kaiming(*shape: int) -> nn.Parameter:
     """A (…, out, in) parameter with U(±1/√in) entries: `kaiming_uniform` with a = √5, as linear layers start."""
     bound = shape[-1] ** -0.5

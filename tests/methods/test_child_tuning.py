@@ -9,8 +9,9 @@ from torch import Tensor, nn
 import zoo
 from graft.attach import attach
 from graft.errors import BadInput
-from graft.method import Sparse, StandIn
+from graft.method import StandIn
 from graft.methods.child_tuning import ChildTuning
+from graft.sparse import Sparse
 from methods.sizes import counts
 
 

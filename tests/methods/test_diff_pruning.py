@@ -11,8 +11,8 @@ import zoo
 from graft.attach import attach
 from graft.checkpoint import load, save
 from graft.errors import BadInput
-from graft.method import Sparse
 from graft.methods.diff_pruning import DiffPruning, Gates
+from graft.sparse import Sparse
 from methods.sizes import counts
 
 

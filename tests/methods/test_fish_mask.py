@@ -6,8 +6,8 @@ import torch
 import zoo
 from graft.attach import attach
 from graft.errors import BadInput
-from graft.method import Sparse
 from graft.methods.fish_mask import FishMask
+from graft.sparse import Sparse
 from methods.sizes import counts
 
 

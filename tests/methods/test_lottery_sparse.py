@@ -10,8 +10,8 @@ import zoo
 from graft.attach import attach, merge
 from graft.checkpoint import load, save
 from graft.errors import BadInput
-from graft.method import Sparse
 from graft.methods.lottery_sparse import LotterySparse
+from graft.sparse import Sparse
 from methods.sizes import counts
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 import zoo
 from graft.attach import attach
 from graft.errors import BadInput
-from graft.method import Sparse
 from graft.methods.second_order_mask import SecondOrderMask
+from graft.sparse import Sparse
 from methods.sizes import counts
 
 

@@ -8,7 +8,8 @@ import torch
 import graft
 import small
 from graft.checkpoint import load, save
-from graft.method import Method, Sparse
+from graft.method import Method
+from graft.sparse import Sparse
 from graft.training import TrainingOptions, fit
 from graft.training.resume import checkpoints, tensors_of
 from graft.training.tuning import prepared

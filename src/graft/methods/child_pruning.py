@@ -12,53 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from graft.anatomy.site import Site
-from graft.method import Method, Part, Sparse, check, kept, positive, zeros
-
-
-class Pruned(Part):
-    """The difference of one site's matrix, and which entries of it may differ."""
-
-    def __init__(self, site: Site, method: "ChildPruning") -> None:
-        super().__init__()
-        self.site, self.owner, self.entries = site, method, kept(method.density, site)
-        self.delta = zeros(*site.weight.shape)
-        self.mask: Tensor
-        self.register_buffer("mask", torch.ones(site.weight.shape, dtype=torch.bool))
-
-    def largest(self) -> Tensor:
-        """The difference with its largest entries alone."""
-        flat = (self.delta * self.mask).flatten()
-        at = flat.detach().abs().topk(self.entries).indices
-        return torch.zeros_like(flat).scatter(0, at, flat[at]).view(self.delta.shape)
-
-    def params(self, site: Site) -> dict[str, Tensor]:
-        difference = self.delta * self.mask if self.training else self.largest()
-        return {site.parameter: site.weight.to(difference.dtype) + difference}
-
-    @torch.no_grad()
-    def prune(self, fix: bool) -> None:
-        """Put all but the largest entries back; `fix`: for good."""
-        self.delta.copy_(self.largest())
-        if fix:
-            self.mask.copy_(self.delta != 0)
-
-    @torch.no_grad()
-    def sparse(self) -> Sparse:
-        """The places and values of the largest entries."""
-        found = self.largest()
-        part = Sparse(self.site, self.entries, self.owner.serving(), found.abs())
-        part.values.copy_(found.flatten()[part.at.long()])
-        return part
-
-    def changed(self, site: Site) -> int:
-        return self.entries
-
-    def bound(self, site: Site) -> int:
-        return min(self.entries, super().bound(site))
+from graft.method import Method, Part, check, positive
+from graft.sparse import Pruned, Sparse, kept
 
 
 @dataclass(frozen=True)
@@ -80,7 +38,11 @@ class ChildPruning(Method):
         positive(self, "every", "burn_in")
 
     def build(self, site: Site) -> Part:
-        return Sparse(site, kept(self.density, site), self) if self.sparse else Pruned(site, self)
+        return (
+            Sparse(site, kept(self.density, site), self)
+            if self.sparse
+            else Pruned(site, kept(self.density, site), self)
+        )
 
     def during(
         self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]

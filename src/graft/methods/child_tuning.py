@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from graft.anatomy.gradients import derivatives, differentiable, largest
 from graft.anatomy.site import Site
-from graft.method import Method, Part, Sparse, StandIn, check, kept
+from graft.method import Method, Part, StandIn, check
+from graft.sparse import Sparse, kept
 
 
 class Copy(StandIn):

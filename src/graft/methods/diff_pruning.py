@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
-from graft.method import Method, Part, Sparse, check, kept, positive, zeros
+from graft.method import Method, Part, check, positive, zeros
+from graft.sparse import Sparse, kept
 
 LEFT, RIGHT = -1.5, 1.5
 START = 5.0

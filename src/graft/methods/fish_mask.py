@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from graft.anatomy.gradients import derivatives, differentiable, largest
 from graft.anatomy.site import Site
-from graft.method import Method, Part, Sparse, check, kept, positive
+from graft.method import Method, Part, check, positive
+from graft.sparse import Sparse, kept
 
 
 @dataclass(frozen=True)

@@ -13,53 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from graft.anatomy.site import Site
-from graft.method import Method, Part, Sparse, check, kept, positive, zeros
-
-
-class Ticket(Part):
-    """The difference of one site's matrix, and which entries of it may differ."""
-
-    def __init__(self, site: Site, method: "LotterySparse") -> None:
-        super().__init__()
-        self.site, self.owner, self.entries = site, method, kept(method.density, site)
-        self.delta = zeros(*site.weight.shape)
-        self.mask: Tensor
-        self.register_buffer("mask", torch.ones(site.weight.shape, dtype=torch.bool))
-
-    def largest(self) -> Tensor:
-        """The difference with its largest entries alone."""
-        flat = (self.delta * self.mask).flatten()
-        at = flat.detach().abs().topk(self.entries).indices
-        return torch.zeros_like(flat).scatter(0, at, flat[at]).view(self.delta.shape)
-
-    def params(self, site: Site) -> dict[str, Tensor]:
-        difference = self.delta * self.mask if self.training else self.largest()
-        return {site.parameter: site.weight.to(difference.dtype) + difference}
-
-    @torch.no_grad()
-    def rewind(self) -> None:
-        """Let the entries that moved most train alone, from the base."""
-        at = self.delta.abs().flatten().topk(self.entries).indices
-        self.mask.zero_().view(-1)[at] = True
-        self.delta.zero_()
-
-    @torch.no_grad()
-    def sparse(self) -> Sparse:
-        """The places and values of the largest entries."""
-        found = self.largest()
-        part = Sparse(self.site, self.entries, self.owner.serving(), found.abs())
-        part.values.copy_(found.flatten()[part.at.long()])
-        return part
-
-    def changed(self, site: Site) -> int:
-        return self.entries
-
-    def bound(self, site: Site) -> int:
-        return min(self.entries, super().bound(site))
+from graft.method import Method, Part, check, positive
+from graft.sparse import Pruned, Sparse, kept
 
 
 @dataclass(frozen=True)
@@ -80,19 +38,23 @@ class LotterySparse(Method):
         positive(self, "full")
 
     def build(self, site: Site) -> Part:
-        return Sparse(site, kept(self.density, site), self) if self.sparse else Ticket(site, self)
+        return (
+            Sparse(site, kept(self.density, site), self)
+            if self.sparse
+            else Pruned(site, kept(self.density, site), self)
+        )
 
     def during(
         self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
     ) -> Tensor | None:
         if phase == "forward" and step == self.full:
             for part in parts:
-                if isinstance(part, Ticket):
+                if isinstance(part, Pruned):
                     part.rewind()
         return None
 
     def deployed(self, parts: Mapping[str, Part]) -> Mapping[str, Part]:
-        return {key: part.sparse() if isinstance(part, Ticket) else part for key, part in parts.items()}
+        return {key: part.sparse() if isinstance(part, Pruned) else part for key, part in parts.items()}
 
     def serving(self) -> Method:
         return replace(self, sparse=True)

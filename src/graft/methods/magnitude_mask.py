@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from graft.anatomy.site import Site
-from graft.method import Method, Part, Sparse, check, kept
+from graft.method import Method, Part, check
+from graft.sparse import Sparse, kept
 
 
 @dataclass(frozen=True)

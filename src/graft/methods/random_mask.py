@@ -15,7 +15,8 @@ from typing import Annotated, ClassVar
 import torch
 
 from graft.anatomy.site import Site
-from graft.method import Method, Part, Sparse, check, kept
+from graft.method import Method, Part, check
+from graft.sparse import Sparse, kept
 
 
 @dataclass(frozen=True)

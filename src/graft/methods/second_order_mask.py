@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from graft.anatomy.gradients import derivatives, differentiable, largest
 from graft.anatomy.site import Site
-from graft.method import Method, Part, Sparse, check, kept, positive
+from graft.method import Method, Part, check, positive
+from graft.sparse import Sparse, kept
 
 TINY = 1e-12  # a curvature of zero, or a negative estimate of one, divides by this times the largest
 

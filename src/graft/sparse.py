@@ -1,0 +1,106 @@
+"""Differences to the base that are few entries: how they train, and what a whole difference keeps of itself."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from graft.anatomy.site import Site
+from graft.method import Method, Part, zeros
+
+
+class Sparse(Part):
+    """Trains some entries of a site's matrix: holds their places in the flattened (out, in), and what is added there.
+
+    It begins with the `entries` largest `scores` (by default the largest weights), and as the base. `owner` is the
+    method, which finds its parts by it.
+    """
+
+    def __init__(self, site: Site, entries: int, owner: Method, scores: Tensor | None = None) -> None:
+        super().__init__()
+        self.owner, self.site = owner, site
+        self.at: Tensor
+        self.register_buffer("at", torch.empty(0, dtype=torch.int32))
+        self.select((site.weight.abs() if scores is None else scores).flatten().topk(entries).indices)
+
+    def select(self, at: Tensor) -> None:
+        """Train the entries at these places from now on, and none of them changed yet."""
+        self.at = at.sort().values.to(torch.int32 if self.site.weight.numel() < 2**31 else torch.int64)
+        self.values = nn.Parameter(torch.zeros(len(at), device=at.device))  # a graph may know the old one's size
+
+    def resize(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        at, values = (tuple(shapes.get(name, ())) for name in ("at", "values"))
+        if len(at) == 1 and at == values != tuple(self.at.shape):
+            self.select(torch.arange(at[0], device=self.at.device))
+
+    def params(self, site: Site) -> dict[str, Tensor]:
+        weight = site.weight.to(self.values.dtype)
+        return {site.parameter: weight.flatten().scatter_add(0, self.at.long(), self.values).view(weight.shape)}
+
+    def changed(self, site: Site) -> int:
+        return len(self.at)
+
+    def bound(self, site: Site) -> int:
+        return min(len(self.at), super().bound(site))
+
+    @classmethod
+    def of(cls, model: nn.Module, owner: Method) -> "list[Sparse]":
+        """The parts of a method on a model, in model order."""
+        return [part for part in model.modules() if isinstance(part, Sparse) and part.owner == owner]
+
+
+def kept(density: float, site: Site) -> int:
+    """How many entries of a site's matrix a share of it is: at least one."""
+    return max(1, round(density * site.weight.numel()))
+
+
+class Pruned(Part):
+    """The difference of one site's whole matrix while it trains; evaluated, merged or stored are its largest entries.
+
+    `mask` says which entries may still differ. `owner` is the method, whose served form has `Sparse` parts instead.
+    """
+
+    def __init__(self, site: Site, entries: int, owner: Method) -> None:
+        super().__init__()
+        self.site, self.owner, self.entries = site, owner, entries
+        self.delta = zeros(*site.weight.shape)
+        self.mask: Tensor
+        self.register_buffer("mask", torch.ones(site.weight.shape, dtype=torch.bool))
+
+    def largest(self) -> Tensor:
+        """The difference with its largest entries alone."""
+        flat = (self.delta * self.mask).flatten()
+        at = flat.detach().abs().topk(self.entries).indices
+        return torch.zeros_like(flat).scatter(0, at, flat[at]).view(self.delta.shape)
+
+    def params(self, site: Site) -> dict[str, Tensor]:
+        difference = self.delta * self.mask if self.training else self.largest()
+        return {site.parameter: site.weight.to(difference.dtype) + difference}
+
+    @torch.no_grad()
+    def prune(self, fix: bool) -> None:
+        """Put all but the largest entries back; `fix`: for good."""
+        self.delta.copy_(self.largest())
+        if fix:
+            self.mask.copy_(self.delta != 0)
+
+    @torch.no_grad()
+    def rewind(self) -> None:
+        """Let the entries that moved most train alone, from the base."""
+        at = self.delta.abs().flatten().topk(self.entries).indices
+        self.mask.zero_().view(-1)[at] = True
+        self.delta.zero_()
+
+    @torch.no_grad()
+    def sparse(self) -> Sparse:
+        """The places and values of the largest entries."""
+        found = self.largest()
+        part = Sparse(self.site, self.entries, self.owner.serving(), found.abs())
+        part.values.copy_(found.flatten()[part.at.long()])
+        return part
+
+    def changed(self, site: Site) -> int:
+        return self.entries
+
+    def bound(self, site: Site) -> int:
+        return min(self.entries, super().bound(site))
