@@ -23,6 +23,8 @@ def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
     if grafted.call is not None and grafted.call.harvest is not None:
         return None
     inputs = named_inputs(module, args, kwargs)
+    if not stack.causal:
+        grafted.kept = {}  # what an encoder left for its decoder before has served, and may hold a graph
     call = Call(
         names=grafted.names, stack=stack.name, causal=stack.causal, cache=inputs.get("past_key_values"),
         kept=grafted.kept,
