@@ -22,8 +22,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Imports go one way: a file may import from lines above its own, and from its own folder.
 ORDER = [
     ["errors"],
-    ["catalogue", "files", "limits", "memory", "progress"],
-    ["anatomy", "statistics", "bases"],
+    ["bases", "catalogue", "files", "limits", "memory", "progress"],
+    ["anatomy", "statistics"],
     ["method"],
     ["sparse"],
     ["methods", "attach"],

@@ -33,7 +33,7 @@ _HOMES = {
     "graft.attach": ("attach", "detach", "merge", "unmerge", "use"),
     "graft.checkpoint": ("load", "save"),
     "graft.method": ("Method", "Part"),
-    **{f"graft.methods.{entry.name}": (entry.class_name,) for entry in catalogue.methods().values()},
+    **{f"graft.methods.{entry.name}": (entry.class_name,) for entry in catalogue.own().values()},
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 # `graft.methods` stays the package of methods; the verb of that name is for the command line.

@@ -3,28 +3,50 @@
 A file in `verbs/` is a command; a file in `methods/` is a method. Nothing is registered anywhere. The class of a
 method is the one whose name is the file's without underscores: `ladder_side.py` defines `LadderSide`. Reading the
 syntax tree instead of importing keeps `import graft` and `graft --help` free of torch.
+
+Methods from outside are named by whoever runs graft, and never by the files of an adapter:
+
+    a package        its entry points of the group `graft.methods`, as in  ssf = "my_package.ssf:SSF"
+    a file           given wherever a method's name is (`--method ./ssf.py`), or in the variable GRAFT_METHODS
+
+A file becomes the module `graft.methods.NAME`, as if it were in that folder.
 """
 
 import ast
 import difflib
+import hashlib
 import importlib
-from collections.abc import Callable
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
-from graft.errors import BadInput
+from graft.errors import BadInput, sentence
 
+VARIABLE = "GRAFT_METHODS"
 _HERE = Path(__file__).parent
+_GROUP = "graft.methods"
+_given: dict[Path, "Entry"] = {}  # the files of methods that this process was given
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One verb or method: its file's name, the class in it and the first line of that class's docstring."""
+    """One verb or method: its file's name, the class in it and the first line of that class's docstring.
+
+    A method from outside has a `home`, the module it is imported from, and an `origin`, which says where one gets it;
+    one that was given as a file has its `path`.
+    """
 
     name: str
     class_name: str
     summary: str
+    home: str = ""
+    origin: str = ""
+    path: Path | None = None
 
 
 @cache
@@ -34,9 +56,27 @@ def verbs() -> dict[str, Entry]:
 
 
 @cache
+def own() -> dict[str, Entry]:
+    """Every method that comes with graft, in alphabetical order."""
+    return _read(_HERE / "methods", _class_of)
+
+
 def methods() -> dict[str, Entry]:
-    """Every method by name, in alphabetical order."""
-    return _read(_HERE / "methods", lambda name: name.replace("_", ""))
+    """Every method by name, in alphabetical order, those from outside among them.
+
+    Raises BadInput where two have one name, and for files that hold no method.
+    """
+    for path in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+        _file(path)
+    found = dict(own())
+    for entry in (*_installed(), *_given.values()):
+        if entry.name in found:
+            raise BadInput(
+                f"two methods are called {entry.name}: one {_from(found[entry.name])}, one {_from(entry)}. "
+                "Rename one, or leave it out."
+            )
+        found[entry.name] = entry
+    return dict(sorted(found.items()))
 
 
 def method(name: str) -> Entry:
@@ -50,17 +90,99 @@ def method(name: str) -> Entry:
     return known[word]
 
 
+def asked(word: str) -> Entry:
+    """The method that the user asks for: by name, or as a file, "./ssf.py", whose code may then run.
+
+    Never for what stands in a file of somebody else's. Raises BadInput as `method` does, and where the file has none.
+    """
+    return method(_file(word.strip()).name if word.strip().endswith(".py") else word)
+
+
 def method_class(name: str) -> type:
-    """Import the class of the method called `name`. Raises BadInput as `method` does."""
+    """Import the class of the method called `name`. Raises BadInput as `method` does, and where importing fails."""
     entry = method(name)
-    return getattr(importlib.import_module(f"graft.methods.{entry.name}"), entry.class_name)
+    home = entry.home or f"graft.methods.{entry.name}"
+    if not entry.origin:
+        return getattr(importlib.import_module(home), entry.class_name)
+    try:
+        return getattr(_loaded(home, entry.path) if entry.path else importlib.import_module(home), entry.class_name)
+    except Exception as error:
+        where = entry.path or entry.origin
+        raise BadInput(f"{where} cannot be imported: {type(error).__name__}: {sentence(error)}") from error
+
+
+def outside(kind: type) -> Entry | None:
+    """The entry of a method's class that is not graft's own; one is made up where nobody named its file."""
+    home, name = kind.__module__, kind.__module__.rpartition(".")[2]
+    if home == f"graft.methods.{name}" and name in own():
+        return None
+    known = (each for each in (*_given.values(), *_installed()) if each.home == home)
+    return next(known, None) or Entry(name, kind.__name__, "", home, f"the Python module {home}")
+
+
+def _from(entry: Entry) -> str:
+    return f"from {entry.origin}" if entry.origin else "of graft itself"
+
+
+def _file(name: str) -> Entry:
+    """The method in a file that the user named."""
+    path = Path(name).expanduser().resolve()
+    if path not in _given:
+        try:
+            source = path.read_bytes()
+            entry = _entry(path, ast.parse(source, str(path)), _class_of)
+        except OSError as error:
+            raise BadInput(f"{name}: cannot read a method there: {error.strerror}.") from error
+        except (SyntaxError, ValueError) as error:
+            raise BadInput(f"{name}:{getattr(error, 'lineno', None) or 1}: no Python: {error}") from error
+        if entry is None or not path.stem.isidentifier():
+            raise BadInput(
+                f"{name} holds no method: graft looks for a class that is called like the file, without underscores, "
+                "as in ssf.py for SSF. Define it, or rename the file."
+            )
+        origin = f"{path.name} (sha256 {hashlib.sha256(source).hexdigest()[:12]})"
+        _given[path] = Entry(entry.name, entry.class_name, entry.summary, f"graft.methods.{entry.name}", origin, path)
+    return _given[path]
+
+
+def _loaded(home: str, path: Path) -> object:
+    if home not in sys.modules:
+        spec = importlib.util.spec_from_file_location(home, path)
+        assert spec is not None and spec.loader is not None
+        sys.modules[home] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(sys.modules[home])
+        except BaseException:
+            del sys.modules[home]
+            raise
+    return sys.modules[home]
+
+
+@cache
+def _installed() -> tuple[Entry, ...]:
+    """The methods of other packages. Their names are known from what is installed; nothing of them is imported yet."""
+    found = []
+    for point in metadata.entry_points(group=_GROUP):
+        package = f"the package {point.dist.name} {point.dist.version}" if point.dist else "a package"
+        name = point.module.rpartition(".")[2]
+        found.append(Entry(name, point.attr, f"A method of {package}.", point.module, package))
+    return tuple(found)
+
+
+def _class_of(name: str) -> str:
+    return name.replace("_", "")
 
 
 def _read(folder: Path, class_of: Callable[[str], str]) -> dict[str, Entry]:
-    found = {}
-    for path in sorted(folder.glob("[a-z]*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name.lower() == class_of(path.stem):
-                summary = (ast.get_docstring(node) or "").partition("\n")[0]
-                found[path.stem] = Entry(path.stem, node.name, summary)
-    return found
+    def entries() -> Iterator[Entry | None]:
+        for path in sorted(folder.glob("[a-z]*.py")):
+            yield _entry(path, ast.parse(path.read_text(encoding="utf-8")), class_of)
+
+    return {entry.name: entry for entry in entries() if entry is not None}
+
+
+def _entry(path: Path, tree: ast.Module, class_of: Callable[[str], str]) -> Entry | None:
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name.lower() == class_of(path.stem):
+            return Entry(path.stem, node.name, (ast.get_docstring(node) or "").partition("\n")[0])
+    return None

@@ -69,8 +69,10 @@ def _told(target: Path, within: Path | None = None) -> Iterator[None]:
     except OSError as error:
         if within is not None and not _is_write(error, within):
             raise
+        parent = next(each for each in (target.parent, *target.parent.parents) if each.exists())
+        why = f"{error.strerror or error}. Free some space or choose another folder."
         raise BadInput(
-            f"cannot write {target}: {error.strerror or error}. Free some space or choose another folder."
+            f"cannot write {target}: " + (why if parent.is_dir() else f"{parent} is a file. Choose another folder.")
         ) from error
 
 

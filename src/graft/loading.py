@@ -1,6 +1,5 @@
 """Base models and their tokenizers: from a folder, a hub id, the name of a bundled base, or a live model."""
 
-import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,16 +47,13 @@ def find_base(model: str | Path, trust_remote_code: bool = False) -> Source:
     trust_remote_code: run the code that comes with the model, if any. Raises BadInput where there is no model or no
     tokenizer, Refused for a model with code of its own that was not trusted.
     """
-    place = str(bases.path(str(model)) if str(model) in bases.names() else model)
+    place = bases.place(model)
     if not place.strip():
         raise BadInput("no model was given: name a folder, a Hugging Face id or a bundled base.")
     try:
         config = _trusted(place) if trust_remote_code else configuration(place)
     except BadInput as error:
-        near = difflib.get_close_matches(place, bases.names(), 1) if not Path(place).exists() else []
-        if not near:
-            raise
-        raise BadInput(f"{error} Did you mean the bundled base {near[0]}?") from error
+        raise BadInput(f"{error}{bases.hint(place)}") from error
     from transformers import AutoTokenizer
 
     try:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_
 import torch
 from torch import Tensor, nn
 
+from graft import catalogue
 from graft.anatomy.site import Site
-from graft.catalogue import method_class
 from graft.errors import BadInput, Refused
 
 if TYPE_CHECKING:
@@ -220,6 +220,11 @@ class Method:
         """The name of the method's file, which is its name on the command line."""
         return cls.__module__.rpartition(".")[2]
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Another process knows a method that the user gave as a file once it has that file.
+        entry = catalogue.outside(type(self))
+        return (_from_file, (str(entry.path), vars(self))) if entry and entry.path else super().__reduce_ex__(protocol)
+
 
 @dataclass(frozen=True)
 class Sum(Method):
@@ -303,18 +308,21 @@ def zeros(*shape: int) -> nn.Parameter:
 
 def find(name: str) -> type[Method]:
     """The method class called `name`, by file name or class name. Raises BadInput with the nearest match."""
-    return method_class(name)
+    kind = catalogue.method_class(name)
+    if not issubclass(kind, Method):
+        raise BadInput(f"{kind.__module__}.{kind.__name__} is no graft.Method: a method is a frozen dataclass of that.")
+    return kind
 
 
 def named(name: str, settings: Mapping[str, Mapping[str, Any]] | None = None) -> Method:
-    """The method written `name`, such as "lora" or "lora+prefix_tuning", with hyperparameters by method.
+    """The method written `name`, such as "lora", "lora+prefix_tuning" or "./mine.py", with hyperparameters by method.
 
     Raises BadInput for an unknown method, an unknown hyperparameter or settings of a method that `name` lacks.
     """
     settings = dict(settings or {})
     terms = []
     for word in name.split("+"):
-        kind = find(word)
+        kind = find(catalogue.asked(word).name)
         values = dict(settings.pop(kind.slug(), {}))
         known = {f.name for f in fields(kind)}
         if unknown := sorted(values.keys() - known):
@@ -328,17 +336,22 @@ def named(name: str, settings: Mapping[str, Mapping[str, Any]] | None = None) ->
 
 
 def describe(method: Method) -> dict[str, Any]:
-    """The method as plain data: {"method": slug, **hyperparameters}, or {"sum": [...]}. `restore` reads it."""
+    """The method as plain data: {"method": slug, **hyperparameters}, or {"sum": [...]}. `restore` reads it.
+
+    With a method that is not graft's own, "from" says where one gets it.
+    """
     if isinstance(method, Sum):
         return {"sum": [describe(term) for term in method.terms]}
-    return {"method": type(method).slug(), **{f.name: getattr(method, f.name) for f in fields(method)}}
+    entry = catalogue.outside(type(method))
+    origin = {"from": entry.origin} if entry else {}
+    return {"method": type(method).slug(), **origin, **{f.name: getattr(method, f.name) for f in fields(method)}}
 
 
 def restore(description: Mapping[str, Any]) -> Method:
     """The method that `describe` described. Unknown hyperparameters and methods raise BadInput."""
     if "sum" in description:
         return Sum(tuple(restore(term) for term in description["sum"]))
-    values = dict(description)
+    values = {key: value for key, value in description.items() if key != "from"}
     kind = find(str(values.pop("method", "")))
     known = {f.name: f for f in fields(kind)}
     if unknown := sorted(values.keys() - known.keys()):
@@ -349,3 +362,7 @@ def restore(description: Mapping[str, Any]) -> Method:
     if missing:
         raise BadInput(f"{kind.slug()}: the description lacks {', '.join(missing)}.")
     return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def _from_file(path: str, values: dict[str, Any]) -> Method:
+    return find(catalogue.asked(path).name)(**values)

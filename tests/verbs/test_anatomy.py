@@ -81,3 +81,8 @@ def test_the_command_prints_json_and_a_clear_error(tmp_path: Path, capsys: pytes
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no config\.json"):
         run(Options(str(tmp_path)))
+
+
+def test_a_name_that_is_almost_a_bundled_base() -> None:
+    with pytest.raises(BadInput, match="Did you mean the bundled base sprout"):
+        run(Options("sprot"))

@@ -24,3 +24,14 @@ def path(name: str) -> Path:
         hint = f' Did you mean "{near[0]}"?' if near else f" Bundled here: {', '.join(known) or 'none'}."
         raise BadInput(f'there is no bundled base "{name}".{hint}')
     return _HERE / name
+
+
+def place(model: str | Path) -> str:
+    """Where to load a model from: the folder of a bundled base, or what was given."""
+    return str(path(str(model)) if str(model) in names() else model)
+
+
+def hint(model: str | Path) -> str:
+    """A sentence for what is almost the name of a bundled base; nothing for what is not."""
+    near = [] if Path(model).exists() else difflib.get_close_matches(str(model), names(), 1)
+    return f" Did you mean the bundled base {near[0]}?" if near else ""

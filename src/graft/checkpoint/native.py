@@ -91,6 +91,7 @@ def load(
     header = read_header(path)
     remarks = check_base(model, record, force)
     method = described(file, record.method)
+    remarks += _changed(record.method, describe(method))
     affordable(path, model, method, header)
     with attaching(model, method, name or record.name, record.head) as adapter:
         adapter.resize({key: entry.shape for key, entry in header.items()})
@@ -124,6 +125,17 @@ def check_base(model: nn.Module, record: Record, force: bool = False) -> tuple[s
     raise BadInput(
         f"{record.name!r} was made for {base}, and this {type(model).__name__} is not it:\n{told}\n"
         "force=True loads it all the same; then nothing that was measured of it holds."
+    )
+
+
+def _changed(saved: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to know where a method from outside is not the code that the adapter was saved with."""
+    pairs = zip(saved.get("sum", [saved]), here.get("sum", [here]), strict=True)
+    return tuple(
+        f"{new['method']} is another than when this was saved: then {old.get('from', 'from graft itself')}, now "
+        f"{new.get('from', 'from graft itself')}"
+        for old, new in pairs
+        if old.get("from") != new.get("from")
     )
 
 

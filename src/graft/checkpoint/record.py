@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 from graft.attach.attach import NAME
+from graft.catalogue import VARIABLE
 from graft.checkpoint.safe import listed, read_json
 from graft.errors import BadInput
 from graft.method import Method, find, restore
@@ -86,13 +87,27 @@ def described(path: Path, data: Mapping[str, Any]) -> Method:
     for term in terms if isinstance(terms, list) else [None]:
         if not isinstance(term, dict) or not isinstance(term.get("method"), str) or len(str(term)) > 100_000:
             raise BadInput(f"{path}: the method is not described by its name and hyperparameters.")
-        kinds = typing.get_type_hints(find(term["method"]), include_extras=False)
+        kinds = typing.get_type_hints(_known(path, term), include_extras=False)
         wrong = [f"{key}={value!r:.60}" for key, value in term.items() if key in kinds and not fits(value, kinds[key])]
         if wrong:
             raise BadInput(
                 f"{path}: {term['method']} cannot have {', '.join(wrong)}: a value of another type was expected."
             )
     return restore(data)
+
+
+def _known(path: Path, term: Mapping[str, Any]) -> type[Method]:
+    """The class of a method; where one from outside is missing, say which. What a file says is code is never run."""
+    try:
+        return find(term["method"])
+    except BadInput as error:
+        if "from" not in term:
+            raise
+        raise BadInput(
+            f"{path}: the adapter is made by the method {term['method']!r:.80} from {term['from']!s:.200}, which is not "
+            f"here. Install that package, or name the file yourself: {VARIABLE}=path/to/{term['method']:.80}.py graft …, "
+            f'in Python graft.method.named("path/to/{term["method"]:.80}.py").'
+        ) from error
 
 
 def fits(value: Any, kind: Any) -> bool:

@@ -187,7 +187,9 @@ def _said(error: CycloptsError) -> str:
     """Word an error of cyclopts: where, what was expected, what was seen."""
     error.verbose = False
     if isinstance(error, UnusedCliTokensError):
-        return f"unexpected: {' '.join(error.unused_tokens or ())}"
+        verb = " ".join(error.command_chain or ())
+        said = " ".join(error.unused_tokens or ())
+        return f"unexpected: {said}. Beyond the usage line, values follow --options; graft {verb} --help lists them."
     if not (isinstance(error, CoercionError) and error.token and error.argument):
         return str(error)
     where = "" if error.token.source == "cli" else f"{error.token.source}: "

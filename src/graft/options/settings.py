@@ -48,11 +48,11 @@ def choose(arguments: Sequence[str], entries: Sequence[Entry]) -> tuple[str | No
 
 
 def split(sum_of_methods: str) -> list[str]:
-    """Split `lora+prefix_tuning` into the names of its methods; a class's name does as well as its file's.
+    """Split `lora+prefix_tuning` into the names of its methods; a class's name does as well as its file's, or its file.
 
     Raises BadInput for an unknown or repeated one.
     """
-    names = [catalogue.method(word).name for word in sum_of_methods.split("+")]
+    names = [catalogue.asked(word).name for word in sum_of_methods.split("+")]
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise BadInput(f"method {sum_of_methods}: {', '.join(twice)} is in the sum twice.")
     return names

@@ -3,6 +3,7 @@
 full                          a short name: top_layers with k=all
 lora                          the method of that name, with its defaults
 big=lora+prefix_tuning        under a name of its own; settings are then big.lora.rank, big.prefix_tuning.tokens
+./mine.py                     the method in that file
 tfidf                         no fine-tuning at all: one of `tournament/entrants`
 """
 
@@ -58,7 +59,7 @@ def parsed(word: str) -> tuple[str, list[str]]:
     """`big=lora+bitfit` as its name and the ways of its sum. Raises BadInput for what is no contestant."""
     name, _, ways = word.strip().rpartition("=")
     parts = [part.strip() for part in ways.split("+")]
-    name = name.strip() or ways.strip().replace("+", "-").lower()
+    name = name.strip() or "-".join(_method(part).name if part.endswith(".py") else part.lower() for part in parts)
     if not NAME.fullmatch(name):
         raise BadInput(f"contestant {word!r}: a name has lower-case letters, digits, '.', '_' and '-', as in big=lora.")
     if len(parts) == 1 and (parts[0] in SHORT or parts[0] in entrants.names()):
@@ -157,8 +158,10 @@ def _class(way: str) -> type:
 
 def _method(name: str) -> catalogue.Entry:
     try:
-        return catalogue.method(name)
+        return catalogue.asked(name)
     except BadInput as error:
+        if name.endswith(".py"):
+            raise
         methods, others = list(catalogue.methods()), [*SHORT, *entrants.names()]
         near = difflib.get_close_matches(name.strip().lower(), [*methods, *others], 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 import yaml
 
+from graft import catalogue
 from graft.checkpoint.record import versions
 from graft.errors import BadInput
 from graft.files import write_text
-from graft.method import Method, describe
+from graft.method import Method
 from graft.training import space
 from graft.training.resume import checkpoints, read_facts
 
@@ -42,14 +43,19 @@ def opened(folder: Path, resume: bool) -> Path | None:
 
 def write_recipe(folder: Path, options: Any, method: Method) -> None:
     """Write the options of a verb as a recipe that the same verb reads. The method's settings stand under its name."""
-    terms = [describe(term) for term in method.methods()]
-    recipe: dict[str, Any] = {"method": "+".join(term.pop("method") for term in terms)}
+    recipe: dict[str, Any] = {"method": "+".join(_written(term) for term in method.methods())}
     for field in fields(options):
         if field.name not in NOT_KEPT:
             recipe[field.name] = _plain(getattr(options, field.name))
-    for name, settings in zip(recipe["method"].split("+"), terms, strict=True):
-        recipe[name] = {key: _plain(value) for key, value in settings.items()}
+    for term in method.methods():
+        recipe[term.slug()] = {field.name: _plain(getattr(term, field.name)) for field in fields(term)}
     write_text(folder / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+
+
+def _written(method: Method) -> str:
+    """How the user names a method: one that came as a file by the place of that file."""
+    entry = catalogue.outside(type(method))
+    return str(entry.path) if entry and entry.path else method.slug()
 
 
 def write_environment(folder: Path, device: torch.device) -> None:

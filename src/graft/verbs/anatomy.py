@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
+from graft.errors import BadInput
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -105,7 +107,10 @@ def run(options: Options) -> Result:
     from graft.anatomy import examine, select, skeleton
     from graft.anatomy.tree import tree
 
-    model = skeleton(bases.path(options.model) if options.model in bases.names() else options.model)
+    try:
+        model = skeleton(bases.place(options.model))
+    except BadInput as error:
+        raise BadInput(f"{error}{bases.hint(options.model)}") from error
     anatomy = examine(model)
     selection = select(anatomy, options.sites) if options.sites else None
     chosen = selection.sites if selection else anatomy.sites
