@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from graft import catalogue
 
-if TYPE_CHECKING:
-    from graft.attach import attach as attach
+if TYPE_CHECKING:  # mypy may have seen the modules of the same names first
+    from graft.attach import attach as attach  # type: ignore[no-redef, unused-ignore]
     from graft.attach import detach as detach
-    from graft.attach import merge as merge
+    from graft.attach import merge as merge  # type: ignore[no-redef, unused-ignore]
     from graft.attach import unmerge as unmerge
-    from graft.attach import use as use
+    from graft.attach import use as use  # type: ignore[no-redef, unused-ignore]
     from graft.checkpoint import load as load
     from graft.checkpoint import save as save
     from graft.method import Method as Method
