@@ -60,6 +60,7 @@ class Part(nn.Module):
     dropout: float = 0.0
     length: int = 0  # virtual tokens or keys it adds; real tokens' positions move by as many
     reads_residual: bool = False  # whether `after` asks the call for the residual stream
+    reads_input: bool = False  # whether `keys_values` asks the call for what enters the attention
     trims: bool = True  # whether the outputs at virtual tokens are cut off again
     listens: bool = False  # whether it only looks at what passes its site, and changes nothing there
 
@@ -76,7 +77,11 @@ class Part(nn.Module):
         raise NotImplementedError
 
     def keys_values(self, site: Site, call: "Call") -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys and values, each (n, key heads, width), and a gate (heads,) or None; a gate means its own softmax."""
+        """Keys and values, each (n, key heads, width), and a gate or None.
+
+        A gate (heads,) means their own softmax; one (rows, queries) multiplies keys and values within the common one,
+        for each query.
+        """
         raise NotImplementedError
 
     def tokens(self, call: "Call") -> Tensor:

@@ -5,7 +5,8 @@ Works wherever attention is called through transformers' attention interface. Re
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,12 +17,14 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from graft.anatomy.site import Site
 from graft.attach.call import Call
+from graft.attach.hooks import narrow
 from graft.attach.proxy import in_dtype
 from graft.attach.spot import Grafted, Spot
 from graft.errors import Refused
 
 PREFIX = "graft_"
 SUPPORTED = ("sdpa", "eager")
+Given = tuple[Tensor, Tensor, Tensor | None]
 
 
 def interfaced(module: nn.Module) -> bool:
@@ -87,63 +90,112 @@ def attend(
     spot.grafted.ran(call.used(), spot.path)
     if call.harvest is not None:
         call.harvest[spot.path] = (key, value)
-    prefix = _prefix(spot, call, key)
-    if prefix is not None:
-        keys, values, visible = prefix
-        attention_mask = _mask(module, call, query, key, visible, attention_mask, options.get("sliding_window"))
+    given = {name: _given(spot, call, name, key) for name in call.used()}
+    front = _front(spot, call, given, query, key)
+    asked, scaling = query, options.get("scaling")
+    if front is not None:
+        attention_mask = _mask(module, call, query, key, front.visible, attention_mask, options.get("sliding_window"))
         if options.get("position_bias") is not None:
             bias = options["position_bias"]
-            front = _relative_bias(module, call, bias, keys.shape[2])
-            options["position_bias"] = torch.cat((front.expand(*bias.shape[:3], -1), bias), -1)
-        key, value = torch.cat((keys, key), 2), torch.cat((values, value), 2)
-    output, weights = run(module, query, key, value, attention_mask, **options)
-    return _gated(spot, call, query, output, options.get("scaling")), weights
+            ahead = _relative_bias(module, call, bias, front.keys.shape[2])
+            options["position_bias"] = torch.cat((ahead.expand(*bias.shape[:3], -1), bias), -1)
+        key, value = torch.cat((front.keys, key), 2), torch.cat((front.values, value), 2)
+        if front.gates:
+            asked, key, value = front.spread(query, key, value)
+            options["scaling"] = query.shape[-1] ** -0.5 if scaling is None else scaling
+    output, weights = run(module, asked, key, value, attention_mask, **options)
+    if front is not None:
+        output = front.gathered(output)
+    return _gated(call, given, query, output, scaling), weights
 
 
-def _prefix(spot: Spot, call: Call, key: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Keys, values (batch, heads, n, width) and which of them each row sees (batch, n); None without any."""
-    batch = len(key)
-    if not call.mixed:
-        if call.names is None:
-            return None
-        keys, values = _of_adapter(spot, call, call.names, key)  # type: ignore[arg-type]
-        if keys.shape[1] == 0:
-            return None
-        visible = torch.ones(batch, keys.shape[1], dtype=torch.bool, device=key.device)
-        return keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1), visible
-    found = {name: _of_adapter(spot, call, name, key) for name in call.used()}
-    longest = max([0, *(keys.shape[1] for keys, _ in found.values())])
+@dataclass(frozen=True)
+class Front:
+    """What stands in front of the keys of an attention: virtual keys and values (batch, heads, n, width), which of them
+    each row sees (batch, n), which gate each is under, 0 for none (batch, n), and the gates (batch, queries).
+
+    A gate multiplies keys and values for each query, which is to multiply the query and the output instead. So keys
+    under different gates have shares of a greater width, and every share of the query and the output its gate.
+    """
+
+    keys: Tensor
+    values: Tensor
+    visible: Tensor
+    under: Tensor
+    gates: tuple[Tensor, ...] = ()
+
+    def spread(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, keys and values (batch, heads, n, width), with a share of the width for each gate."""
+        under = nn.functional.pad(self.under, (0, key.shape[2] - self.under.shape[1]))[:, None, :, None]
+        key, value = (torch.cat([t * (under == i) for i in range(len(self.gates) + 1)], -1) for t in (key, value))
+        return torch.cat([query, *(query * gate[:, None, :, None] for gate in self.gates)], -1), key, value
+
+    def gathered(self, output: Tensor) -> Tensor:
+        """The output (batch, queries, heads, width) of its shares."""
+        whole, *shares = output.chunk(len(self.gates) + 1, -1)
+        return sum((share * gate[..., None, None] for share, gate in zip(shares, self.gates, strict=True)), whole)
+
+
+def _given(spot: Spot, call: Call, name: str, key: Tensor) -> list[Given]:
+    """What one adapter's parts at this attention give: keys and values (n, heads, width), and a gate."""
+    given = []
+    for job in spot.work[name].keys if name in spot.work else ():
+        rows = call.rows_of(name, len(key), key.device) if job.part.reads_input else None
+        own = call if rows is None else narrow(call, name, rows, len(key))
+        given.append(in_dtype(job.part, key.dtype).keys_values(job.site, own))
+    return given
+
+
+def _front(spot: Spot, call: Call, given: Mapping[str, list[Given]], query: Tensor, key: Tensor) -> Front | None:
+    """What each row has in front of its keys; None where none has any."""
+    found = {name: _of_adapter(spot, call, name, given[name], key) for name in call.used()}
+    longest = max([0, *(front.keys.shape[1] for front in found.values())])
     if longest == 0:
         return None
+    batch = len(key)
+    if not call.mixed:
+        front = found[call.used()[0]]
+        keys, values = (t.expand(batch, -1, -1, -1) for t in (front.keys, front.values))
+        return Front(keys, values, front.visible.expand(batch, -1), front.under.expand(batch, -1), front.gates)
     empty = key.new_zeros(key.shape[1], 0, key.shape[3])
-    rows = [found.get(name, (empty, empty)) if name else (empty, empty) for name in call.per_row(batch)]
-    pad = [(0, 0, longest - keys.shape[1], 0) for keys, _ in rows]
-    visible = torch.tensor([[j >= longest - keys.shape[1] for j in range(longest)] for keys, _ in rows])
-    return (
-        torch.stack([nn.functional.pad(keys, by) for (keys, _), by in zip(rows, pad, strict=True)]),
-        torch.stack([nn.functional.pad(values, by) for (_, values), by in zip(rows, pad, strict=True)]),
-        visible.to(key.device),
+    none = torch.zeros(0, dtype=torch.int, device=key.device)
+    nothing = Front(empty, empty, none.bool(), none)
+    rows = [found.get(name, nothing) if name else nothing for name in call.per_row(batch)]
+    pad = [longest - row.keys.shape[1] for row in rows]
+    gates = [query.new_ones(batch, query.shape[2]) for _ in range(max(len(front.gates) for front in found.values()))]
+    for name, front in found.items():
+        at = call.rows_of(name, batch, key.device)
+        for i, gate in enumerate(front.gates):
+            gates[i] = gates[i].index_copy(0, at, gate)  # type: ignore[arg-type]
+    return Front(
+        torch.stack([nn.functional.pad(row.keys, (0, 0, by, 0)) for row, by in zip(rows, pad, strict=True)]),
+        torch.stack([nn.functional.pad(row.values, (0, 0, by, 0)) for row, by in zip(rows, pad, strict=True)]),
+        torch.stack([nn.functional.pad(row.visible, (by, 0)) for row, by in zip(rows, pad, strict=True)]),
+        torch.stack([nn.functional.pad(row.under, (by, 0)) for row, by in zip(rows, pad, strict=True)]),
+        tuple(gates),
     )
 
 
-def _of_adapter(spot: Spot, call: Call, name: str, key: Tensor) -> tuple[Tensor, Tensor]:
-    """One adapter's ungated keys and values at this attention, (heads, n, width), learned ones before computed ones."""
-    pairs = []
-    for job in spot.work[name].keys if name in spot.work else ():
-        if "keys_values" in job.part.verbs():
-            keys, values, gate = in_dtype(job.part, key.dtype).keys_values(job.site, call)
-            if gate is None:
-                pairs.append((keys.transpose(0, 1), values.transpose(0, 1)))
+def _of_adapter(spot: Spot, call: Call, name: str, given: list[Given], key: Tensor) -> Front:
+    """One adapter's keys and values in the common softmax, (heads, n, width), learned ones before computed ones."""
+    empty = key.new_zeros(key.shape[1], 0, key.shape[3])
+    keys, values, under, gates = [empty], [empty], [0], []
+    for own_keys, own_values, gate in given:
+        if gate is not None and gate.dim() == 1:
+            continue
+        if gate is not None:
+            gates.append(gate.to(key.dtype))
+        keys.append(own_keys.transpose(0, 1).to(key.dtype))
+        values.append(own_values.transpose(0, 1).to(key.dtype))
+        under.append(0 if gate is None else len(gates))
     if spot.path in call.prefixes.get(name, {}):
-        keys, values = call.prefixes[name][spot.path]
-        pairs.append((keys[0], values[0]))
-    if not pairs:
-        empty = key.new_zeros(key.shape[1], 0, key.shape[3])
-        return empty, empty
-    return (
-        torch.cat([keys.to(key.dtype) for keys, _ in pairs], 1),
-        torch.cat([values.to(key.dtype) for _, values in pairs], 1),
-    )
+        computed_keys, computed_values = call.prefixes[name][spot.path]
+        keys.append(computed_keys[0].to(key.dtype))
+        values.append(computed_values[0].to(key.dtype))
+        under.append(0)
+    number = [gate for gate, own in zip(under, keys, strict=True) for _ in range(own.shape[1])]
+    at = torch.tensor(number, dtype=torch.int, device=key.device)
+    return Front(torch.cat(keys, 1), torch.cat(values, 1), torch.ones_like(at, dtype=torch.bool), at, tuple(gates))
 
 
 def _mask(
@@ -205,14 +257,13 @@ def _bias_owner(module: nn.Module) -> Any:
     return None
 
 
-def _gated(spot: Spot, call: Call, query: Tensor, output: Tensor, scaling: float | None) -> Tensor:
-    """Add gate · softmax(q kᵀ) v for gated keys, which have their own softmax. `output` is (batch, n, heads, width)."""
-    for name in call.used():
-        for job in spot.work[name].keys if name in spot.work else ():
-            if "keys_values" not in job.part.verbs():
-                continue
-            keys, values, gate = in_dtype(job.part, query.dtype).keys_values(job.site, call)
-            if gate is None:
+def _gated(
+    call: Call, given: Mapping[str, list[Given]], query: Tensor, output: Tensor, scaling: float | None
+) -> Tensor:
+    """Add gate · softmax(q kᵀ) v for keys with a softmax of their own. `output` is (batch, n, heads, width)."""
+    for name, found in given.items():
+        for keys, values, gate in found:
+            if gate is None or gate.dim() > 1:
                 continue
             groups = query.shape[1] // keys.shape[1]
             keys, values = (t.transpose(0, 1).repeat_interleave(groups, 0).to(query.dtype) for t in (keys, values))

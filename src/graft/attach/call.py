@@ -132,13 +132,40 @@ class Call:
             virtual = virtual[self.rows]
         return virtual[:, None, :, None] != virtual[:, None, None, :]
 
+    def hidden(self, n: int, seen: int, device: torch.device) -> Tensor | None:
+        """Which of the tokens seen so far the last n must not see, for what attends by itself; None: they see all.
+
+        In a decoder the future, and everywhere padding other than themselves; broadcasts to (batch, 1, n, seen).
+        """
+        at = torch.arange(seen, device=device)
+        distance = at[None] - at[seen - n :, None]
+        padding = self.padding(n)
+        hidden = distance > 0 if self.causal else None
+        if padding is not None:
+            padded = ~padding[:, None, None, :seen] & (distance != 0)
+            hidden = padded if hidden is None else hidden | padded
+        apart = self.apart()
+        if apart is not None:
+            apart = apart.to(device)
+            hidden = apart if hidden is None else hidden | apart
+        return hidden
+
     def capture(self, point: str, site: Site, value: Tensor) -> None:
-        """Keep what passed a site's `entry` or `residual` point until its exit."""
+        """Keep what passed a site's `entry`, `residual` or `input` point until it is left."""
         self.captured[point, site.name] = value
 
     def residual(self, site: Site) -> Tensor:
         """The residual stream around an `attention` or `ffn` site: what will be added to the sub-layer's output."""
         return self.captured["residual", site.name]
+
+    def normed(self, site: Site, y: Tensor) -> Tensor:
+        """The sum of a sub-layer's output and the residual stream, after the norm that follows on post-norm models."""
+        z = y + self.residual(site)
+        return z if site.norm_module is None else site.norm_module(z)
+
+    def input(self, site: Site) -> Tensor:
+        """What entered the attention at `site`, for parts that give keys and values."""
+        return self.captured["input", site.name]
 
     def record(self, key: str, value: Tensor) -> None:
         """Keep a value for a part that acts later in the same stack; a layer that runs again adds another."""

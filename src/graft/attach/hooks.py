@@ -12,6 +12,8 @@ from graft.attach.proxy import Likeness, Proxy, in_dtype
 from graft.attach.spot import Spot, Work
 from graft.errors import Refused
 
+LEFT_AT = {"exit": ("entry", "residual"), "input": ("input",)}  # what was captured has served when these are left
+
 
 def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
     """Before the module runs: let parts see or change its input; starve it where its parameters are replaced."""
@@ -54,11 +56,10 @@ def leave(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -
             (args, kwargs), spot.kept = spot.kept, None
         changed = _act(module, spot.work[used[0]], call, args, kwargs, output)
     for name in used:
-        for job in spot.work[name].afters:
-            if job.point == "exit":
+        for job in (*spot.work[name].captures, *spot.work[name].afters):
+            for point in LEFT_AT.get(job.point, ()):
                 for kept in (call.captured, call.narrowed.get(name, {})):
-                    kept.pop(("entry", job.site.name), None)
-                    kept.pop(("residual", job.site.name), None)
+                    kept.pop((point, job.site.name), None)
     return changed
 
 

@@ -27,6 +27,8 @@ def jobs_of(item: Placed) -> list[tuple[str, Job]]:
                 f"{item.key}: {type(site.module).__name__} does not call transformers' attention interface, so virtual "
                 "keys would be left out silently. Use a method that adds none."
             )
+        if part.reads_input:
+            jobs.append((site.path, Job("input", site, part)))
         jobs.append((site.path, Job("keys", site, part)))
     if "tokens" in verbs:
         _expect(site.role in ("embed", "layer"), item, "virtual tokens belong at an embed or a layer site")

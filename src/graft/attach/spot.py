@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from graft.anatomy import Anatomy
     from graft.attach.adapter import Adapter
 
-Point = Literal["site", "entry", "residual", "exit", "keys", "tokens", "deep"]
+Point = Literal["site", "entry", "residual", "exit", "input", "keys", "tokens", "deep"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Work:
         dense = costly or shared
         replacing = tuple(changing) if dense else ()
         return cls(
-            captures=tuple(job for job in jobs if job.point in ("entry", "residual")),
+            captures=tuple(job for job in jobs if job.point in ("entry", "residual", "input")),
             befores=tuple(job for job in acting if "before" in job.part.verbs() and job not in replacing),
             replacing=replacing,
             afters=tuple(job for job in acting if "after" in job.part.verbs() and job not in replacing),

@@ -31,8 +31,12 @@ class LowRank(Part):
         self.scale, self.dropout = scale, dropout
 
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
+        return y + self.update(x)
+
+    def update(self, x: Tensor) -> Tensor:
+        """What is added, of what enters."""
         low = F.linear(self.drop(x), self.A) if x.is_floating_point() else F.embedding(x, self.A.T)
-        return y + self.scale * F.linear(low, self.B)
+        return self.scale * F.linear(low, self.B)
 
     def params(self, site: Site) -> dict[str, Tensor]:
         weight = site.weight

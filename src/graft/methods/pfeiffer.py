@@ -34,10 +34,11 @@ class AfterNorm(Part):
         self.activation = activation
 
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
-        z = y + call.residual(site)
-        if site.norm_module is not None:
-            z = site.norm_module(z)
-        return y + F.linear(ACTIVATIONS[self.activation](F.linear(z, self.down, self.down_bias)), self.up, self.up_bias)
+        return y + self.adapt(call.normed(site, y))
+
+    def adapt(self, z: Tensor) -> Tensor:
+        """The bottleneck: what it adds, of what it reads."""
+        return F.linear(ACTIVATIONS[self.activation](F.linear(z, self.down, self.down_bias)), self.up, self.up_bias)
 
 
 @dataclass(frozen=True)

@@ -44,26 +44,11 @@ class Tiny(Part):
         q, k, v = (F.linear(z, W, b).unflatten(-1, (self.heads, -1)).transpose(1, 2) for W, b in maps)
         k, v = call.extend(f"{call.names}/{site.name}", k, v)
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        hidden = self._hidden(q.shape[2], k.shape[2], call, y.device)
+        hidden = call.hidden(q.shape[2], k.shape[2], y.device)
         if hidden is not None:
             scores = scores.masked_fill(hidden, float("-inf"))
         mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
         return y + F.linear(mixed, self.W_o, self.b_o)
-
-    def _hidden(self, n: int, seen: int, call: "Call", device: torch.device) -> Tensor | None:
-        """Which keys a query must not see: the future in a decoder, and padding other than itself."""
-        at = torch.arange(seen, device=device)
-        distance = at[None] - at[seen - n :, None]
-        padding = call.padding(n)
-        hidden = distance > 0 if call.causal else None
-        if padding is not None:
-            padded = ~padding[:, None, None, :seen] & (distance != 0)
-            hidden = padded if hidden is None else hidden | padded
-        apart = call.apart()
-        if apart is not None:
-            apart = apart.to(device)
-            hidden = apart if hidden is None else hidden | apart
-        return hidden
 
 
 @dataclass(frozen=True)
