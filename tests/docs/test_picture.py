@@ -10,27 +10,29 @@ import pytest
 
 from docs.pages import DOCS
 from graft import catalogue
+from graft.drawing.block import COLUMNS
 
 
-@pytest.fixture
-def picture(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(DOCS))
-    import picture
+@pytest.fixture(scope="module")
+def picture() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(DOCS))
+        import picture
 
-    yield picture
-    sys.modules.pop("picture")
+        yield picture
+        sys.modules.pop("picture")
 
 
 def test_methods_are_drawn_where_they_act(picture: ModuleType) -> None:
-    rows = {line.name: {picture.COLUMNS[m.first][0] + picture.COLUMNS[m.last][0]: m.kind for m in line.marks}
-            for line in picture._lines()}  # fmt: skip
+    rows = {line.name: {COLUMNS[m.first][0] + COLUMNS[m.last][0]: m.kind for m in line.marks}
+            for line in picture.lines()}  # fmt: skip
     assert rows["LoRA"] == {"qq": "params", "vv": "params"}
     assert rows["IA3"] == {"kk": "params", "vv": "params", "downdown": "params"}
     assert rows["PrefixTuning"] == {"qo": "keys"}
     assert rows["PromptTuning"] == {"embedembed": "tokens"}
     assert rows["Pfeiffer"] == {"gatedown": "passing"}
     assert rows["MAM"] == {"qo": "keys", "gatedown": "passing"}
-    assert rows.keys() == {entry.class_name for entry in catalogue.methods().values()}
+    assert rows.keys() == {entry.class_name for entry in catalogue.own().values()}
 
 
 def test_drawing_is_sound_and_alike_in_both_themes(picture: ModuleType) -> None:

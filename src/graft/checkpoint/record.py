@@ -103,10 +103,11 @@ def _known(path: Path, term: Mapping[str, Any]) -> type[Method]:
     except BadInput as error:
         if "from" not in term:
             raise
+        name, origin = term["method"][:80], str(term["from"])[:200]
         raise BadInput(
-            f"{path}: the adapter is made by the method {term['method']!r:.80} from {term['from']!s:.200}, which is not "
-            f"here. Install that package, or name the file yourself: {VARIABLE}=path/to/{term['method']:.80}.py graft …, "
-            f'in Python graft.method.named("path/to/{term["method"]:.80}.py").'
+            f"{path}: this adapter is made by the method {name!r} from {origin}, which is not here. Install the "
+            f"package, or name the file yourself: {VARIABLE}=path/to/{name}.py graft …, or in Python "
+            f'graft.method.named("path/to/{name}.py").'
         ) from error
 
 
