@@ -21,6 +21,7 @@ class Call:
 
     names        the adapter in use, None for the base, or one of these for each row
     stack        which stack, and whether it is `causal`: token t sees only tokens up to t
+    tokens       how many of each row it runs on, virtual ones included
     mask         (batch, n) padding mask of the tokens the stack sees; None when nothing is padded
     memory_mask  the same of the encoder's output, in a decoder
     past, cache  number of tokens in the cache, and the cache object or None
@@ -38,6 +39,7 @@ class Call:
     names: Names = None
     stack: str = ""
     causal: bool = False
+    tokens: int = 0
     mask: Tensor | None = None
     memory_mask: Tensor | None = None
     past: Any = 0

@@ -38,7 +38,7 @@ def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
             f"{len(call.names or ())} adapter names for a batch of {batch} rows: give graft.use one name per row."
         )
     past = call.cache.get_seq_length() if call.cache is not None else 0
-    call = replace(call, past=past, mask=padding_of(inputs.get("attention_mask")))
+    call = replace(call, past=past, mask=padding_of(inputs.get("attention_mask")), tokens=lead.shape[1])
     recompute.bind(grafted, module, stack)
     if call.used():
         if not lead.is_meta:

@@ -172,7 +172,8 @@ def _concatenate(
         inputs["use_cache"] = False
     trims = all(job.part.trims for name in tokens for job in spot.work[name].tokens)
     kept = len(grafted.anatomy.stacks) > 1 and not spot.stack.causal
-    return replace(call, mask=mask, inserted=insertion, trims=trims and not kept), inputs
+    longer = call.tokens + insertion.most
+    return replace(call, mask=mask, inserted=insertion, trims=trims and not kept, tokens=longer), inputs
 
 
 def _by_row(spot: Spot, call: Call, names: Iterable[str], embeds: Tensor, most: int) -> Tensor:
@@ -223,7 +224,8 @@ def _computed(
     like = grafted.model.get_parameter(f"{spot.stack.embed}.weight")
     seen = {name: front} if front else {}
     alone = Call(name, spot.stack.name, causal=True, shift=keys, late=late, prefixes=seen, harvest={})
-    _run_alone(grafted, module, alone, _tokens(spot, alone, name, like))
+    virtual = _tokens(spot, alone, name, like)
+    _run_alone(grafted, module, replace(alone, tokens=len(virtual)), virtual)
     grafted.prefixes[name] = _harvested(alone, name, _self_attentions(grafted, spot))
     return grafted.prefixes[name]
 
@@ -249,8 +251,9 @@ def _deep(
             "device, or with copies of the model on several (DDP)."
         )
     like = grafted.model.get_parameter(f"{spot.stack.embed}.weight")
-    alone = Call(name, spot.stack.name, causal=spot.stack.causal, shift=before, harvest={}, deep=True)
-    _run_alone(grafted, module, alone, like.new_zeros(max(layers.values()), spot.stack.embed_width))
+    most = max(layers.values())
+    alone = Call(name, spot.stack.name, spot.stack.causal, most, shift=before, harvest={}, deep=True)
+    _run_alone(grafted, module, alone, like.new_zeros(most, spot.stack.embed_width))
     own = {p: n for p in _self_attentions(grafted, spot) for layer, n in layers.items() if p.startswith(f"{layer}.")}
     whole = _harvested(alone, name, own)
     found = {path: (keys[:, :, -own[path] :], values[:, :, -own[path] :]) for path, (keys, values) in whole.items()}

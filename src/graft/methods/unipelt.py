@@ -37,14 +37,15 @@ class Gated(Part):
         self.w, self.b = normal(width, std=0.02), zeros(1)
 
     def gate(self, u: Tensor, site: Site, call: "Call") -> Tensor:
-        """How far the gate is open, (batch, n, 1), for each token of u (batch, n, d)."""
-        each = torch.sigmoid(u @ self.w + self.b)[:, None, :, None]
+        """How far the gate is open, (..., 1), for each token of u (..., d)."""
+        each = torch.sigmoid(u @ self.w + self.b)
+        each = each.view(-1, 1, call.tokens, 1) if each.dim() == 1 else each[:, None, :, None]  # some models drop rows
         seen, _ = call.extend(f"{call.names}/{site.name}/gate", each, each)
         hidden = call.hidden(each.shape[2], seen.shape[2], u.device)
         if hidden is None:
-            return seen.mean(2).expand(-1, each.shape[2], -1)
+            return seen.mean(2, keepdim=True).expand_as(each).reshape(*u.shape[:-1], 1)
         share = (~hidden).to(each.dtype)
-        return ((share @ seen) / share.sum(-1, keepdim=True))[:, 0]
+        return ((share @ seen) / share.sum(-1, keepdim=True)).reshape(*u.shape[:-1], 1)
 
 
 class GatedLowRank(Gated, LowRank):
