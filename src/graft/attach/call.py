@@ -118,21 +118,24 @@ class Call:
             return None
         return self.mask[:, : int(self.past) + size].bool()
 
-    def apart(self) -> Tensor | None:
-        """(batch or 1, 1, n, n): pairs of a virtual and a real token, or None without virtual ones among the inputs.
-
-        With a cache virtual tokens are keys and values of the model's own attention and nothing else, so what attends
-        by itself must not see them without one either.
-        """
+    def virtual(self) -> Tensor | None:
+        """(batch or 1, n): which inputs are virtual tokens, or None without any among them."""
         if self.inserted is None:
             return None
         source, length = self.inserted.source, self.inserted.length
         size = 1 if source is None else len(source)
         device = None if self.mask is None else self.mask.device
         virtual = self.inserted.widen(torch.zeros(size, length, dtype=torch.bool, device=device), True)
-        if self.rows is not None and size > 1:
-            virtual = virtual[self.rows]
-        return virtual[:, None, :, None] != virtual[:, None, None, :]
+        return virtual[self.rows] if self.rows is not None and size > 1 else virtual
+
+    def apart(self) -> Tensor | None:
+        """(batch or 1, 1, n, n): pairs of a virtual and a real token, or None without virtual ones among the inputs.
+
+        With a cache virtual tokens are keys and values of the model's own attention and nothing else, so what attends
+        by itself must not see them without one either.
+        """
+        virtual = self.virtual()
+        return None if virtual is None else virtual[:, None, :, None] != virtual[:, None, None, :]
 
     def hidden(self, n: int, seen: int, device: torch.device) -> Tensor | None:
         """Which of the tokens seen so far the last n must not see, for what attends by itself; None: they see all.
@@ -151,6 +154,17 @@ class Call:
             apart = apart.to(device)
             hidden = apart if hidden is None else hidden | apart
         return hidden
+
+    def places(self, size: int, device: torch.device) -> Tensor:
+        """(batch or 1, size): each token's number among the real ones of its row; −1 at padding and virtual tokens."""
+        real, virtual = self.padding(size), self.virtual()
+        if real is None:
+            real = torch.ones(1, int(self.past) + size, dtype=torch.bool, device=device)
+        if virtual is not None:
+            real = real & ~virtual.to(real.device)
+        if self.harvest is not None:
+            real = torch.zeros_like(real)
+        return torch.where(real, real.cumsum(-1) - 1, -1)[:, -size:].to(device)
 
     def capture(self, point: str, site: Site, value: Tensor) -> None:
         """Keep what passed a site's `entry`, `residual` or `input` point until it is left."""
