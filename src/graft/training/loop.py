@@ -24,10 +24,12 @@ from graft.progress import Bar
 from graft.scoring import length
 from graft.training import resume
 from graft.training.frozen import Trunk, skipping
+from graft.training.journal import NAME as JOURNAL
+from graft.training.journal import Journal
 from graft.training.options import TrainingOptions
 from graft.training.pace import Pace
 from graft.training.ready import ready
-from graft.training.trainer import GraftTrainer
+from graft.training.trainer import GraftTrainer, Objective
 from graft.training.watch import Watch, interruptible
 
 FREE = 0.5  # the share of the free memory that a forward may plan to keep on a CPU; backward needs the rest
@@ -67,6 +69,7 @@ def fit(
     run: dict[str, Any] | None = None,
     begin: Callable[[], None] = lambda: None,
     trunk: Trunk | None = None,
+    objective: Objective | None = None,
     show: bool = False,
 ) -> Fit:
     """Train `adapter` on `train`, and leave it with the tensors of the lowest loss on `validation` (if there is any).
@@ -75,7 +78,8 @@ def fit(
     disk. resume_from: a checkpoint of the same run. where: the origin of each row, by `item`, for messages. run: what
     identifies the run beside options, method and task (base, hash of the data); a checkpoint of another run is refused.
     begin: called when all is checked, before anything is written. trunk: keeps what frozen layers give, for this
-    run and others on the same base. show: a progress bar on the error stream.
+    run and others on the same base. objective: what MeZO lowers instead of the loss, for rows given by number. show: a
+    progress bar on the error stream.
 
     The same inputs, machine and number of threads give the same tensors bit for bit, interrupted and resumed or not.
     Raises what `ready` raises, NotApplied when no tensor moves, Refused for a loss that is not finite or rows too large
@@ -91,6 +95,7 @@ def fit(
             model, _arguments(options, home or Path(scrap), device, pace.steps), adapter=adapter, task=task,
             tokenizer=tokenizer, train=train, validation=validation, options=options, pace=pace,
             rows_at_once=_rows_at_once(options), where=where, folder=home and home / "checkpoints", facts=facts,
+            objective=objective,
         )  # fmt: skip
         history = _history(home, resume_from)
         with memory.Peak(device) as peak, Bar("training", show) as bar:
@@ -120,6 +125,9 @@ def _train(
     watch = Watch(trainer, log, bar, history)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
+    trainer.create_optimizer()
+    if trainer.mezo is not None and log is not None and not trainer.mezo.whole:
+        trainer.add_callback(Journal(log.with_name(JOURNAL), trainer.adapter, trainer.mezo))
     with watch, interruptible(watch.stop):
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     step = trainer.state.global_step
@@ -172,7 +180,7 @@ def _fitting(trainer: GraftTrainer, train: Sequence[Features], options: Training
     longest row keeps for its backward, and the free memory divided by that.
     """
     size = trainer.portions.size
-    if options.accumulate != "auto" or device.type != "cpu" or options.checkpointing:
+    if options.accumulate != "auto" or device.type != "cpu" or options.checkpointing or options.optimizer == "mezo":
         return size
     longest = max(train, key=length)
     state = torch.get_rng_state()

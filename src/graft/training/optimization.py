@@ -1,16 +1,40 @@
-"""Optimizer groups from the methods themselves, AdamW on them, and the schedule of the learning rate."""
+"""What trains, in groups that the methods ask for, and the optimizer of the run on them.
 
-import math
-from collections.abc import Callable
+adamw             Loshchilov and Hutter 2019, arXiv 1711.05101, as one kernel where there is one
+lora+             the same, with a larger rate for the B of every update B·A (Hayou et al. 2024, arXiv 2402.12354)
+adamw8bit         its moments in 8 bits (Dettmers et al. 2022, arXiv 2110.02861), by bitsandbytes
+paged_adamw8bit   these moved to main memory when a GPU's runs out (arXiv 2305.14314 §3), by bitsandbytes
+mezo              no gradients: `graft.training.mezo`
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
-import torch
+from torch import nn
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from graft.attach import Adapter
-from graft.errors import BadInput
-from graft.training.options import Schedule, TrainingOptions
+from graft.errors import BadInput, Refused
+from graft.method import Method, Part
+from graft.training.mezo import MeZO, scale
+from graft.training.options import TrainingOptions
+
+RATIO = 16.0  # the rate of B over that of A with lora+
+BETAS, EPS = (0.9, 0.999), 1e-8
+EIGHT_BITS = {"adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
+
+
+def optimizer(adapter: Adapter, options: TrainingOptions) -> Optimizer:
+    """The optimizer that the options name, on the groups of the methods. Raises BadInput and Refused."""
+    trained = groups(adapter, options)
+    if options.optimizer == "mezo":
+        return MeZO(trained, options.seed, whole=any(_listens(method) for method, _ in adapter.terms()))
+    if options.optimizer in EIGHT_BITS:
+        return getattr(_bitsandbytes(options), EIGHT_BITS[options.optimizer])(trained, betas=BETAS, eps=EPS)
+    fused = all(p.device.type in ("cpu", "cuda") for group in trained for p in group["params"])
+    return AdamW(trained, betas=BETAS, eps=EPS, fused=fused)
 
 
 def groups(adapter: Adapter, options: TrainingOptions) -> list[dict[str, Any]]:
@@ -22,13 +46,18 @@ def groups(adapter: Adapter, options: TrainingOptions) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for method, parts in adapter.terms():
         own = method.learning_rate
+        perturbation, suited = scale(method) if options.optimizer == "mezo" else (None, own)
         wanted = [dict(group) for group in method.groups(parts)]
+        if options.optimizer == "lora+":
+            wanted = _faster(method, parts, wanted)
         if adapter.trained:
             wanted.append({"params": [adapter.model.get_parameter(path) for path in adapter.trained]})
         for group in wanted:
             rate = group.pop("lr", own)
             params = group.pop("params")
-            group["lr"] = rate if options.lr is None else options.lr * rate / own
+            group["lr"] = (suited if options.lr is None else options.lr) * rate / own
+            if perturbation is not None:
+                group["perturbation"] = options.perturbation or perturbation
             decay = group.pop("weight_decay", options.weight_decay)
             for matrices, share in ((True, decay), (False, 0.0)):
                 chosen = [p for p in params if (p.dim() > 1) == matrices]
@@ -39,54 +68,39 @@ def groups(adapter: Adapter, options: TrainingOptions) -> list[dict[str, Any]]:
     return found
 
 
-def optimizer(adapter: Adapter, options: TrainingOptions) -> Optimizer:
-    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) on the groups, as one kernel where there is one."""
-    trained = groups(adapter, options)
-    fused = all(p.device.type in ("cpu", "cuda") for group in trained for p in group["params"])
-    return AdamW(trained, betas=(0.9, 0.999), eps=1e-8, fused=fused)
+def check_optimizer(adapter: Adapter, options: TrainingOptions) -> None:
+    """Raise BadInput for an optimizer that is not here or has nothing to train, Refused for one that does not suit."""
+    if options.optimizer in EIGHT_BITS:
+        _bitsandbytes(options)
+    groups(adapter, options)
 
 
-def scheduler(optimizer: Optimizer, options: TrainingOptions, share: Callable[[float], float]) -> LambdaLR:
-    """The schedule over the whole run; `share` tells how much of the run is over, by steps or by time.
-
-    A step is taken at its middle, so that neither the first nor the last one has a rate of zero.
-    """
-    return LambdaLR(optimizer, lambda step: factor(options.schedule, share(step + 0.5), options.warmup))
-
-
-def factor(schedule: Schedule, share: float, warmup: float) -> float:
-    """The learning rate at `share` (0 to 1) of the run, relative to its peak."""
-    if share < warmup:
-        return share / warmup
-    rest = min((share - warmup) / (1 - warmup), 1.0)
-    match schedule:
-        case "linear":
-            return 1 - rest
-        case "cosine":
-            return 0.5 * (1 + math.cos(math.pi * rest))
-        case "constant":
-            return 1.0
+def _faster(method: Method, parts: Sequence[Part], wanted: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The groups of a method with each B in a group of its own. Raises Refused where no part is a product B·A."""
+    second = {id(part.B) for part in parts if isinstance(getattr(part, "B", None), nn.Parameter)}
+    if not second:
+        raise Refused(
+            f"lora+ gives the B of updates B·A a larger learning rate, and {method.slug()} has none. "
+            "Use --optimizer adamw, or a method such as lora or dora."
+        )
+    found = []
+    for group in wanted:
+        rate = group.get("lr", method.learning_rate)
+        for fast in (False, True):
+            chosen = [p for p in group["params"] if (id(p) in second) == fast]
+            if chosen:
+                found.append({**group, "params": chosen, "lr": rate * (RATIO if fast else 1)})
+    return found
 
 
-class Fingerprints:
-    """Sums over the bits of each trainable tensor: enough to tell that one changed, and no copy of any.
+def _listens(method: Method) -> bool:
+    return type(method).during is not Method.during
 
-    Tensors of a task head count only where the adapter has no others: a head learns by itself.
-    """
 
-    def __init__(self, adapter: Adapter) -> None:
-        heads = {id(p) for placed in adapter.placed if placed.head for p in placed.part.parameters()}
-        trainable = [(name, p) for name, p in adapter.named_parameters() if p.requires_grad]
-        self.tensors = dict([(name, p) for name, p in trainable if id(p) not in heads] or trainable)
-        self.sums = self._sums()
-
-    def changed(self) -> bool:
-        """Whether any tensor is not what it was."""
-        return self._sums() != self.sums
-
-    def _sums(self) -> list[int]:
-        whole = {4: torch.int32, 2: torch.int16, 8: torch.int64, 1: torch.int8}
-        return [
-            int(p.detach().contiguous().view(whole[p.element_size()]).sum(dtype=torch.int64))
-            for p in self.tensors.values()
-        ]
+def _bitsandbytes(options: TrainingOptions) -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise BadInput(
+            f"the optimizer {options.optimizer} is of bitsandbytes, which is not installed: "
+            "pip install 'graft[quant]', or use --optimizer adamw."
+        )
+    return importlib.import_module("bitsandbytes.optim")

@@ -1,12 +1,13 @@
 """How to train: everything `fit` can be told, with defaults that suit small sets of rows."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from graft.errors import BadInput
 from graft.limits import SEEDS, finite
 
 Schedule = Literal["linear", "cosine", "constant"]
+Optimizers = Literal["adamw", "lora+", "adamw8bit", "paged_adamw8bit", "mezo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,8 @@ class TrainingOptions:
     batch: rows in one optimizer step. accumulate: forward passes a step is divided into; "auto" takes as few as memory
     allows and doubles them when it runs out. lr: peak learning rate; None is each method's own. warmup: share of the
     run in which the rate rises. weight_decay: of matrices, not of vectors. clip: largest gradient norm.
+    optimizer: see `graft.training.optimization`. perturbation: MeZO's ε; None is the paper's for such a method.
+    objective: what MeZO lowers, "loss" or a metric of the task, whose opposite is taken where higher is better.
     autocast: arithmetic in bfloat16 over fp32 weights. checks: how often the validation loss is measured (and a
     checkpoint written). patience: checks without a better loss after which training stops; 0 never stops.
     """
@@ -30,6 +33,9 @@ class TrainingOptions:
     warmup: float = 0.06
     weight_decay: float = 0.0
     clip: float = 1.0
+    optimizer: Optimizers = "adamw"
+    perturbation: float | None = None
+    objective: str = "loss"
     checkpointing: bool = False
     autocast: bool = False
     seed: int = 0
@@ -50,13 +56,17 @@ class TrainingOptions:
             wrong.append(f"warmup is a share of the run, at least 0 and below 1, got {self.warmup}")
         if isinstance(self.accumulate, int) and self.accumulate > self.batch:
             wrong.append(f"accumulate {self.accumulate} divides a step of {self.batch} rows into more parts than rows")
+        if self.optimizer not in get_args(Optimizers):
+            wrong.append(f"there is no optimizer {self.optimizer!r}, only {', '.join(get_args(Optimizers))}")
+        if self.optimizer != "mezo" and (self.perturbation is not None or self.objective != "loss"):
+            wrong.append(f"perturbation and objective are for the optimizer mezo, and it is {self.optimizer}")
         if self.steps is not None and self.seconds is not None:
             wrong.append("give steps or a time budget, not both")
         if wrong:
             raise BadInput("; ".join(wrong) + ".")
 
 
-_ABOVE = ("epochs", "steps", "seconds", "batch", "accumulate", "lr", "clip", "checks")
+_ABOVE = ("epochs", "steps", "seconds", "batch", "accumulate", "lr", "clip", "checks", "perturbation")
 _FROM = ("weight_decay", "patience", "seed")
 
 

@@ -11,6 +11,7 @@ from graft.data.task import Features, Task
 from graft.errors import BadInput
 from graft.method import describe
 from graft.training import space
+from graft.training.optimization import check_optimizer
 from graft.training.options import TrainingOptions
 from graft.training.resume import read_facts
 from graft.training.tracking import check_trackers
@@ -33,6 +34,7 @@ def ready(
     if not train:
         raise BadInput("there are no rows to train on.")
     check_trackers(options.report_to)
+    check_optimizer(adapter, options)
     if folder is not None:
         space.check_writable(folder)
         space.check_room(folder, adapter)

@@ -5,7 +5,7 @@ the size of every file, so that one damaged afterwards is not picked up either.
 
     tensors.safetensors    the adapter's trainable tensors and running state, by part
     best.safetensors       the same at the best validation loss, where that was at another step
-    optimizer.safetensors  the optimizer's state, `NUMBER.NAME`, and optimizer.json its groups
+    optimizer.safetensors  the optimizer's state, `NUMBER.NAME`, and optimizer.json its groups and what is no tensor
     random.safetensors     the generators of torch and its devices, and random.json those of Python and NumPy
     scheduler.json, trainer_state.json, facts.json
 """
@@ -13,7 +13,7 @@ the size of every file, so that one damaged afterwards is not picked up either.
 import json
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +106,17 @@ def read_tensors(checkpoint: Path, name: str = "tensors") -> dict[str, Tensor] |
 
 def read_optimizer(checkpoint: Path, optimizer: Optimizer, scheduler: Any) -> None:
     """Put the state of the optimizer and of the schedule back."""
-    groups = json.loads((checkpoint / "optimizer.json").read_text("utf-8"))
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in load_file(checkpoint / "optimizer.safetensors").items():
-        number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = tensor
+    stored = json.loads((checkpoint / "optimizer.json").read_text("utf-8"))
+    groups = stored["groups"]
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**load_file(checkpoint / "optimizer.safetensors"), **stored["numbers"]}.items():
+        number, *within, name = key.split(".")
+        entry = state.setdefault(int(number), {})
+        for each in within:
+            entry = entry.setdefault(each, {})
+        entry[name] = value
     for group in groups:
-        group["betas"] = tuple(group["betas"])
+        group |= {"betas": tuple(group["betas"])} if "betas" in group else {}
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     scheduler.load_state_dict(json.loads((checkpoint / "scheduler.json").read_text("utf-8")))
 
@@ -140,13 +144,24 @@ def _whole(path: Path) -> bool:
 
 def _save_optimizer(folder: Path, optimizer: Optimizer) -> None:
     stored = optimizer.state_dict()
-    tensors = {
-        f"{number}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
-        for number, entry in stored["state"].items()
-        for name, value in entry.items()
+    flat = dict(_flat(stored["state"], ""))
+    tensors = {  # copies: bitsandbytes shares some of them
+        name: value.detach().to("cpu", copy=True).contiguous()
+        for name, value in flat.items()
+        if isinstance(value, Tensor)
     }
+    numbers = {name: value for name, value in flat.items() if name not in tensors}
     save_file(tensors, folder / "optimizer.safetensors")
-    (folder / "optimizer.json").write_text(json.dumps(_plain(stored["param_groups"])), "utf-8")
+    facts = {"groups": stored["param_groups"], "numbers": numbers}
+    (folder / "optimizer.json").write_text(json.dumps(_plain(facts)), "utf-8")
+
+
+def _flat(state: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _save_random(folder: Path) -> None:

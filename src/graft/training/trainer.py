@@ -11,7 +11,7 @@ With FSDP or DeepSpeed, whose states are spread over processes, the checkpoints 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,13 @@ from graft.memory import Portions, ran_out, release
 from graft.scoring import length
 from graft.training import resume
 from graft.training.batching import Order
-from graft.training.optimization import optimizer, scheduler
+from graft.training.mezo import MeZO
+from graft.training.optimization import optimizer
 from graft.training.options import TrainingOptions
 from graft.training.pace import Pace
+from graft.training.schedule import scheduler
+
+Objective = Callable[[Sequence[int]], float]  # of rows by number: what MeZO lowers instead of the loss
 
 SHOWN = 8  # rows named when a loss is not finite
 
@@ -54,12 +58,15 @@ class GraftTrainer(Trainer):
         where: Sequence[str],
         folder: Path | None,
         facts: dict[str, Any],
+        objective: Objective | None = None,
     ) -> None:
         super().__init__(model, arguments, data_collator=_as_they_are, train_dataset=train)
         self.grafted, self.adapter, self.task, self.tokenizer = model, adapter, task, tokenizer
         self.validation, self.options, self.pace = validation, options, pace
         self.portions, self.where = Portions(rows_at_once), where
         self.folder, self.facts = folder, facts
+        self.objective: Objective | None = objective
+        self.mezo: MeZO | None = None
         self.best: dict[str, Tensor] | None = None
         self.best_loss, self.best_step, self.worse = math.inf, 0, 0
 
@@ -70,7 +77,7 @@ class GraftTrainer(Trainer):
         features = sorted(inputs["features"], key=length, reverse=True)  # what is too large fails at once
         while True:
             try:
-                loss = self._step(model, features)
+                loss = self._step(model, features) if self.mezo is None else self._estimate(self.mezo, features)
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error):
                     raise
@@ -107,6 +114,30 @@ class GraftTrainer(Trainer):
                 self.accelerator.backward(penalty)
                 result += penalty.detach()
         return result
+
+    def _estimate(self, mezo: MeZO, features: Sequence[Features]) -> Tensor:
+        """One optimizer step by forwards alone; the mean loss of the two places it looked at."""
+        step = self.state.global_step
+        self.pace.tokens += sum(map(length, features))
+        loss = mezo.estimate(step, lambda: self._lowered(features, step))
+        return torch.tensor(loss, device=self.args.device)
+
+    def _lowered(self, features: Sequence[Features], step: int) -> float:
+        """What MeZO lowers, at the tensors as they are.
+
+        The base is in evaluation mode, as in the paper. The parts train, and draw the same numbers at both places.
+        """
+        if self.objective is not None:
+            return self.objective([feature["item"] for feature in features])
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with inference(self.grafted), torch.random.fork_rng(devices):
+            torch.manual_seed(self.options.seed + step)
+            for placed in self.adapter.placed:
+                placed.part.train()
+            sums = list(self.portions.each(features, self._mean))
+            penalties = [method.during("loss", step, parts) for method, parts in self.adapter.terms()]
+        mean = sum(mean * count for mean, count in sums) / sum(count for _, count in sums)
+        return mean + sum(float(penalty) for penalty in penalties if penalty is not None)
 
     def _count(self, batch: dict[str, Tensor]) -> int:
         """What the model's mean loss is a mean over: trained tokens, or rows."""
@@ -156,10 +187,12 @@ class GraftTrainer(Trainer):
         return metrics
 
     def _mean_loss(self, features: Sequence[Features]) -> tuple[float, int]:
-        batch = self.task.inputs(self.task.collate(features, self.tokenizer))
         with inference(self.grafted):
-            loss = self.mean_loss(batch, self.grafted)
-        return float(loss), self._count(batch)
+            return self._mean(features)
+
+    def _mean(self, features: Sequence[Features]) -> tuple[float, int]:
+        batch = self.task.inputs(self.task.collate(features, self.tokenizer))
+        return float(self.mean_loss(batch, self.grafted)), self._count(batch)
 
     def loss_of(self, features: Sequence[Features]) -> Tensor:
         """The model's own loss of some rows, by themselves."""
@@ -174,9 +207,12 @@ class GraftTrainer(Trainer):
 
     # For Trainer.create_optimizer, which sorts all parameters by name into two groups.
     def create_optimizer(self, model: Any = None) -> Any:
-        """AdamW on the groups that the methods ask for."""
+        """The optimizer of the options, on the groups that the methods ask for."""
         if self.optimizer is None:
             self.optimizer = optimizer(self.adapter, self.options)
+            self.mezo = self.optimizer if isinstance(self.optimizer, MeZO) else None
+            if self.mezo is not None and self.accelerator.num_processes > 1:
+                raise Refused("mezo trains in one process. Start one, or use --optimizer adamw.")
         return self.optimizer
 
     # For Trainer.create_scheduler, whose schedules know no time.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from graft import checkpoint
+from graft import checkpoint, metrics
 from graft.attach import Adapter, attach, probe, use
 from graft.data.rows import Row
 from graft.data.task import Record, Task
@@ -36,6 +36,7 @@ from graft.training import folder as runs
 from graft.training.loop import Fit, fit
 from graft.training.options import TrainingOptions
 from graft.training.ready import ready
+from graft.training.trainer import Objective
 
 SAMPLES = 3
 FAR = 2.0  # nats
@@ -100,6 +101,7 @@ def tune(
     fitted = fit(
         model, tokenizer, task, train, task.features(study.validation, tokenizer), adapter, options, folder=folder,
         resume_from=resume_from, where=[row.where for row in study.train], run=run, begin=begin, show=show,
+        objective=_objective(study, options),
     )  # fmt: skip
     about = {**(extra or {}), **_extra(study, options, fitted)}
     target = _saved(study, name, folder / runs.ADAPTER, scored[0], about)
@@ -121,6 +123,21 @@ def prepared(study_model: nn.Module, method: Method, name: str, tokenizer: Any, 
     """Attach a method with its random start from a seed."""
     torch.manual_seed(seed)
     return attach(study_model, method, name, tokenizer=tokenizer)
+
+
+def _objective(study: Study, options: TrainingOptions) -> Objective | None:
+    """The metric that is trained on as a number to lower, around 0 to 1; None for the loss."""
+    if options.objective == "loss":
+        return None
+    metric = metrics.get(options.objective)
+    sign = -0.01 if metric.higher_is_better else 0.01
+
+    def lowered(items: Sequence[int]) -> float:
+        records = score(study.model, study.tokenizer, study.task, [study.train[item] for item in items])
+        value = metric.score(records).value
+        return sign * value if math.isfinite(value) else 0.0  # undefined on these rows: no slope
+
+    return lowered
 
 
 def _saved(study: Study, name: str, target: Path, row: Row, about: dict[str, Any]) -> Path:

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from graft.errors import NotApplied
 from graft.progress import Bar, clock
-from graft.training.optimization import Fingerprints
+from graft.training.fingerprints import Fingerprints
 from graft.training.trainer import GraftTrainer
 
 PATIENCE = 3  # optimizer steps with a rate above zero after which some tensor must have moved

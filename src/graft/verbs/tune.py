@@ -41,6 +41,12 @@ class Options:
     warmup: Annotated[float, "share of the run in which the learning rate rises"] = 0.06
     weight_decay: Annotated[float, "weight decay of matrices"] = 0.0
     clip: Annotated[float, "largest norm of the gradient"] = 1.0
+    optimizer: Annotated[
+        Literal["adamw", "lora+", "adamw8bit", "paged_adamw8bit", "mezo"],
+        "mezo: forwards alone; lora+: B faster than A; in 8 bits, paged: with bitsandbytes",
+    ] = "adamw"
+    perturbation: Annotated[float | None, "how far mezo looks; by default the paper's for such a method"] = None
+    objective: Annotated[str, "what mezo improves: the loss, or a metric"] = "loss"
     checkpointing: Annotated[bool, "compute activations again in the backward pass: less memory, more time"] = False
     dtype: Annotated[
         Literal["auto", "bf16", "fp32"],

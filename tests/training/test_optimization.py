@@ -1,0 +1,73 @@
+"""The optimizers that a run can name: their groups, and that an interrupted run goes on with them."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import graft
+from graft.errors import BadInput, Refused
+from graft.training import TrainingOptions, fit
+from graft.training.optimization import RATIO, groups
+from graft.training.resume import checkpoints, copy_of
+from graft.training.tuning import Study, prepared
+
+Make = Callable[..., Study]
+HERE = importlib.util.find_spec("bitsandbytes") is not None
+EIGHT_BITS = ["adamw8bit", "paged_adamw8bit"]
+
+
+def train(study: Study, method: Any, name: Any, **more: Any) -> Any:
+    choice = TrainingOptions(optimizer=name, steps=6, batch=8, lr=5e-4, checks=2)
+    adapter = prepared(study.model, method, "small", study.tokenizer, 0)
+    rows = study.task.features(study.train, study.tokenizer, train=True)
+    return adapter, fit(study.model, study.tokenizer, study.task, rows, [], adapter, choice, **more)
+
+
+@pytest.mark.parametrize("method", [graft.LoRA(rank=2), graft.DoRA(rank=2), graft.LoRAPlus(rank=2)])
+def test_lora_plus_moves_every_b_faster(study: Make, method: Any) -> None:
+    made = study("llama", "answers")
+    adapter = prepared(made.model, method, "small", made.tokenizer, 0)
+    names = {id(p): name.rpartition(".")[2] for name, p in adapter.named_parameters()}
+    plain, faster = (
+        {id(p): g["lr"] for g in groups(adapter, TrainingOptions(optimizer=name)) for p in g["params"]}
+        for name in ("adamw", "lora+")
+    )
+    assert plain.keys() == faster.keys() == names.keys()
+    for key, name in names.items():
+        assert faster[key] == pytest.approx(plain[key] * (RATIO if name == "B" else 1))
+
+
+def test_lora_plus_needs_a_b(study: Make, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"bitfit has none.*--optimizer adamw"):
+        train(study("bert", "classes"), graft.BitFit(), "lora+", folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(HERE, reason="bitsandbytes is installed")
+@pytest.mark.parametrize("name", EIGHT_BITS)
+def test_a_library_that_is_not_here_is_named(study: Make, tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInput, match=r"bitsandbytes, which is not installed: .*graft\[quant\]"):
+        train(study("bert", "classes"), graft.LoRA(rank=2), name, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not HERE, reason="bitsandbytes is not installed")
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("name", EIGHT_BITS)
+def test_moments_in_eight_bits_learn_and_resume(study: Make, tmp_path: Path, name: str) -> None:
+    method = graft.Houlsby(bottleneck=256)  # smaller matrices keep moments of 32 bits
+    whole, fitted = train(study("bert", "classes"), method, name, folder=tmp_path / "whole")
+    curves = [fitted, train(study("bert", "classes"), method, "adamw")[1]]
+    ours, theirs = ([line["loss"] for line in each.history] for each in curves)
+    assert ours != theirs and ours == pytest.approx(theirs, rel=0.1)
+    kept = (tmp_path / "whole" / "checkpoints").glob("*/optimizer.safetensors")
+    assert any(b'"U8"' in path.read_bytes()[:100_000] for path in kept)
+    train(study("bert", "classes"), method, name, folder=tmp_path / "half")
+    middle = checkpoints(tmp_path / "half" / "checkpoints")[0]
+    resumed, _ = train(study("bert", "classes"), method, name, folder=tmp_path / "half", resume_from=middle)
+    left, right = copy_of(whole), copy_of(resumed)
+    assert all(torch.equal(left[each], right[each]) for each in left)
