@@ -1,4 +1,4 @@
-"""Differences to the base that are few entries: how they train, and what a whole difference keeps of itself."""
+"""Differences to the base that are few entries: how they train, and what a whole one keeps of itself; masks as bits."""
 
 from collections.abc import Mapping, Sequence
 
@@ -104,3 +104,15 @@ class Pruned(Part):
 
     def bound(self, site: Site) -> int:
         return min(self.entries, super().bound(site))
+
+
+def packed(kept: Tensor) -> Tensor:
+    """Truth values as bits, eight to a byte of uint8, the first the lowest."""
+    bits = nn.functional.pad(kept.flatten().to(torch.uint8), (0, -kept.numel() % 8)).view(-1, 8)
+    return (bits << torch.arange(8, dtype=torch.uint8, device=kept.device)).sum(1, dtype=torch.uint8)
+
+
+def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
+    """The truth values that `packed` packed, in their shape."""
+    found = (bits[:, None] >> torch.arange(8, dtype=torch.uint8, device=bits.device)) & 1
+    return found.flatten()[: torch.Size(shape).numel()].view(*shape).bool()

@@ -1,0 +1,262 @@
+"""ProPETL (Zeng, Zhang, Lu 2023, arXiv 2305.17682): one module for all layers, of which each layer keeps its own part.
+
+    W_l = W ⊙ M_l,   M_l = 1 at the ρ·|W| entries of largest |S_l|,   ∂M_l / ∂|S_l| := 1
+
+Shared are `form="adapter"`, Pfeiffer's bottleneck; "lora", A and B of q, and those of v; "prefix", keys and values that
+a small network computes, masked behind it. Biases are shared by all layers as they are. Sites of one role and shape
+have one module, in both stacks. Masks have a learning rate of their own, and no decay, since the order of |S_l| is all
+that counts. Stored are the shared module in full precision (a prefix's without its network) and one bit for each entry
+of a mask; of this `packed` form the shared module alone would train.
+
+Departure: without masks for tasks, which the paper joins to those of the layers when it trains several together.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graft.anatomy.site import Site
+from graft.errors import BadInput
+from graft.method import ACTIVATIONS, Activation, Method, Part, check, kaiming, positive
+from graft.methods.lora import LowRank
+from graft.methods.pfeiffer import AfterNorm
+from graft.methods.prefix_tuning import Network, Slots
+from graft.sparse import packed, unpacked
+
+if TYPE_CHECKING:
+    from graft.attach.call import Call
+
+SITES = {"adapter": "ffn", "prefix": "attention", "lora": "q v"}
+DENSITY = {"adapter": 0.5, "prefix": 0.1, "lora": 0.1}
+MASK_LR = {"adapter": 3e-3, "prefix": 1e-4, "lora": 3e-2}
+
+
+class Mask(Part):
+    """Which entries of a shared tensor one layer keeps: those of the largest scores, which train."""
+
+    def __init__(self, shape: Sequence[int], density: float) -> None:
+        super().__init__()
+        self.scores = kaiming(*shape)
+        self.entries = max(1, round(density * self.scores.numel()))
+
+    def kept(self) -> Tensor:
+        """Ones and zeros."""
+        at = self.scores.detach().abs().flatten().topk(self.entries).indices
+        return torch.zeros(self.scores.numel(), device=at.device).scatter(0, at, 1.0).view(self.scores.shape)
+
+    def on(self, shared: Tensor, dtype: torch.dtype) -> Tensor:
+        """The shared tensor with the other entries at zero; its gradient goes to the size of every score."""
+        size = self.scores.abs()
+        return (shared * (self.kept() + (size - size.detach()))).to(dtype)
+
+
+class Bits(Part):
+    """The same, eight entries to a byte."""
+
+    def __init__(self, kept: Tensor) -> None:
+        super().__init__()
+        self.shape = kept.shape
+        self.bits: Tensor
+        self.register_buffer("bits", packed(kept.bool()))
+
+    def on(self, shared: Tensor, dtype: torch.dtype) -> Tensor:
+        """The shared tensor with the other entries at zero."""
+        return (shared * unpacked(self.bits, self.shape)).to(dtype)
+
+
+class Layer(Part):
+    """One layer's share of what all have: a mask for each tensor."""
+
+    names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, shared: Part, masks: Iterable[Mask | Bits]) -> None:
+        super().__init__()
+        self.borrow(shared)
+        for name, mask in zip(self.names, masks, strict=True):
+            self.add_module(name, mask)
+
+    def stored(self) -> "Layer":
+        """With its masks as bits."""
+        masks: list[Any] = [getattr(self, name) for name in self.names]
+        return type(self)(self.lent[0], [mask if isinstance(mask, Bits) else Bits(mask.kept()) for mask in masks])
+
+
+class AdapterLayer(Layer):
+    """Pfeiffer's adapter with some of its weights."""
+
+    names = ("down", "up")
+    reads_residual = True
+    down: Mask | Bits
+    up: Mask | Bits
+
+    def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
+        of: AfterNorm = self.lent[0]
+        z = call.normed(site, y)
+        down, up = self.down.on(of.down, z.dtype), self.up.on(of.up, z.dtype)
+        inner = ACTIVATIONS[of.activation](F.linear(z, down, of.down_bias.to(z.dtype)))
+        return y + F.linear(inner, up, of.up_bias.to(z.dtype))
+
+
+class LowRankLayer(Layer):
+    """LoRA with some of its weights."""
+
+    names = ("A", "B")
+    A: Mask | Bits
+    B: Mask | Bits
+
+    def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
+        of: LowRank = self.lent[0]
+        return y + of.scale * F.linear(F.linear(x, self.A.on(of.A, x.dtype)), self.B.on(of.B, x.dtype))
+
+    def params(self, site: Site) -> dict[str, Tensor]:
+        of: LowRank = self.lent[0]
+        A, B = self.A.on(of.A, torch.float32), self.B.on(of.B, torch.float32)
+        return {site.parameter: site.weight.to(A.dtype) + of.scale * (B @ A)}
+
+    def bound(self, site: Site) -> int:
+        return self.lent[0].bound(site)
+
+
+class PrefixLayer(Layer):
+    """A prefix with some of its keys' and values' numbers."""
+
+    names = ("P",)
+    P: Mask | Bits
+
+    def __init__(self, shared: Network | Slots, masks: Iterable[Mask | Bits]) -> None:
+        super().__init__(shared, masks)
+        self.length = len(shared.layer(0)[0])
+
+    def keys_values(self, site: Site, call: "Call") -> tuple[Tensor, Tensor, Tensor | None]:
+        keys, values = self.P.on(self.lent[0].layer(0), torch.float32)
+        return keys, values, None
+
+
+@dataclass(frozen=True)
+class ProPETL(Method):
+    """One adapter, LoRA or prefix for all layers, of which each layer keeps what its trained mask says."""
+
+    form: Annotated[Literal["adapter", "prefix", "lora"], "what the layers share"] = "adapter"
+    density: Annotated[float | None, "ρ, the share that a layer keeps; none: 0.5 of an adapter, 0.1 of others"] = None
+    mask_lr: Annotated[float | None, "learning rate of the masks; none: 3e-3, prefix 1e-4, lora 3e-2"] = None
+    reduction: Annotated[int, "adapter: the bottleneck is this many times narrower than the model"] = 12
+    activation: Annotated[Activation, "adapter: non-linearity inside"] = "relu"
+    tokens: Annotated[int, "prefix: number of virtual keys"] = 64
+    hidden: Annotated[int, "prefix: width of the network that computes them"] = 512
+    rank: Annotated[int, "lora: width of the update"] = 32
+    alpha: Annotated[float, "lora: the update is scaled by alpha/rank"] = 48.0
+    packed: Annotated[bool, "attach the masks as bits, as they are stored"] = False
+
+    family: ClassVar[str] = "hybrid"
+    learning_rate: ClassVar[float] = 1e-3
+    start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "reduction", "tokens", "hidden", "rank")
+        check(self.alpha != 0, self, "alpha", "must not be 0, which would leave the base as it is", "Try 48.")
+        for name, most in (("density", 1), ("mask_lr", float("inf"))):
+            value = getattr(self, name)
+            fits = value is None or (type(value) in (int, float) and 0 < value < most)
+            check(fits, self, name, f"must be above 0 and below {most}, or None", "Leave it out for the paper's own.")
+        if self.form == "lora":
+            object.__setattr__(self, "start", "exact")
+
+    def expression(self) -> str:
+        return SITES[self.form]
+
+    def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
+        grown: list[tuple[Site | None, Part]] = []
+        kind: type[Layer] = {"adapter": AdapterLayer, "prefix": PrefixLayer, "lora": LowRankLayer}[self.form]
+        for group in _alike(sites):
+            shared = self._shared(group[0])
+            grown.append((None, shared))
+            density = DENSITY[self.form] if self.density is None else self.density
+            for site in group:
+                masks = [Mask(shape, density) for shape in self._masked(site)]
+                layer = kind(shared, masks)
+                grown.append((site, layer.stored() if self.packed else layer))
+        return grown
+
+    def deployed(self, parts: Mapping[str, Part]) -> Mapping[str, Part]:
+        return {key: part.stored() if isinstance(part, Layer) else _flat(part) for key, part in parts.items()}
+
+    def serving(self) -> Method:
+        return replace(self, packed=True)
+
+    def groups(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
+        masks = [p for part in parts if isinstance(part, Layer) for p in part.parameters()]
+        shared = [p for part in parts if not isinstance(part, Layer) for p in part.parameters()]
+        rate = MASK_LR[self.form] if self.mask_lr is None else self.mask_lr
+        return [{"params": shared}, {"params": masks, "lr": rate, "weight_decay": 0.0}]
+
+    def sizes(self) -> tuple[str, ...]:
+        return {"adapter": ("reduction",), "prefix": ("tokens", "hidden"), "lora": ("rank",)}[self.form]
+
+    def count(self, sites: Sequence[Site]) -> int:
+        def entries(site: Site) -> int:
+            return sum(torch.Size(shape).numel() for shape in self._masked(site))
+
+        shared = sum(entries(group[0]) + self._unmasked(group[0]) for group in _alike(sites))
+        return shared if self.packed else shared + sum(entries(site) for site in sites)
+
+    def _shared(self, site: Site) -> Part:
+        if self.form == "adapter":
+            return AfterNorm(site.outputs, self._bottleneck(site), self.activation, "bert")
+        if self.form == "lora":
+            return LowRank(site, self.rank, self.alpha / self.rank, dropout=0.0)
+        assert site.heads is not None
+        network = Network(self.tokens, site.inputs, self.hidden, 1, (site.heads.key, site.heads.width))
+        return _flat(network) if self.packed else network
+
+    def _masked(self, site: Site) -> list[tuple[int, ...]]:
+        """The shapes of the tensors that have masks."""
+        if self.form == "adapter":
+            r = self._bottleneck(site)
+            return [(r, site.outputs), (site.outputs, r)]
+        if self.form == "lora":
+            return [(*site.batch, self.rank, site.inputs), (*site.batch, site.outputs, self.rank)]
+        assert site.heads is not None
+        return [(2, self.tokens, site.heads.key, site.heads.width)]
+
+    def _unmasked(self, site: Site) -> int:
+        """How many numbers more a shared module has than its masks: biases, or a network instead of what it gives."""
+        if self.form == "adapter":
+            return self._bottleneck(site) + site.outputs
+        if self.form == "lora" or self.packed:
+            return 0
+        assert site.heads is not None
+        given = 2 * site.heads.key * site.heads.width
+        network = self.tokens * site.inputs + (site.inputs + 1) * self.hidden + (self.hidden + 1) * given
+        return network - self.tokens * given
+
+    def _bottleneck(self, site: Site) -> int:
+        if self.reduction > site.outputs:
+            raise BadInput(
+                f"ProPETL: reduction {self.reduction} leaves no bottleneck in a width of {site.outputs}. "
+                f"Choose at most {site.outputs}."
+            )
+        return site.outputs // self.reduction
+
+
+def _alike(sites: Sequence[Site]) -> list[list[Site]]:
+    """Sites that share one module."""
+    groups: dict[tuple, list[Site]] = {}
+    for site in sites:
+        groups.setdefault((site.role, site.inputs, site.outputs, site.heads), []).append(site)
+    return list(groups.values())
+
+
+def _flat(shared: Part) -> Part:
+    """A shared module as it is stored: what a network computes, instead of it."""
+    if not isinstance(shared, Network):
+        return shared
+    with torch.no_grad():
+        given = shared.layer(0)
+        slots = Slots(given.shape[1], 1, shared.heads)
+        slots.P = nn.Parameter(given[None].clone())
+    return slots
