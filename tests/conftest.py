@@ -11,6 +11,7 @@ os.environ |= {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 
+import gc
 import random
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ import pytest
 
 hypothesis.settings.register_profile("graft", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("graft")
+
+
+def pytest_collection_finish() -> None:
+    """Do not look through the libraries again whenever garbage is collected."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

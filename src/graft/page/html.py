@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,18 @@ TRIALS = 2000  # rows of the table of trials at most
 
 def render(standings: Plain, kept: Kept, drawn: dict[str, list[Item]]) -> str:
     """The whole page. `drawn`: the samples of each board. Whatever was given as text is shown as text."""
+    script = _script()
+    return _template().render(
+        **_values(standings, kept, drawn),
+        style=(TEMPLATE / "page.css").read_text(encoding="utf-8"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=_embedded(_data(standings, kept)),
+    )
+
+
+@cache
+def _template() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -29,14 +42,7 @@ def render(standings: Plain, kept: Kept, drawn: dict[str, list[Item]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = _script()
-    return environment.get_template("page.html").render(
-        **_values(standings, kept, drawn),
-        style=(TEMPLATE / "page.css").read_text(encoding="utf-8"),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=_embedded(_data(standings, kept)),
-    )
+    return environment.get_template("page.html")
 
 
 def _values(standings: Plain, kept: Kept, drawn: dict[str, list[Item]]) -> Plain:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graft import metrics
+from graft.memory import settled
 from graft.progress import Bar
 from graft.tournament import results
 from graft.tournament.arena import Arena
@@ -36,7 +37,7 @@ def play(design: Design, boards: list[Board], folder: Path, crew: Crew, show: bo
     with crew:
         done = results.finished(folder)
         try:
-            with Bar("comparing", show) as bar:
+            with settled(), Bar("comparing", show) as bar:
                 _play(design, boards, folder, crew, done, bar)
         except KeyboardInterrupt as error:
             _, told = progress(design, boards, done)

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from graft.errors import BadInput
+from graft.memory import settled
 from graft.tournament.crew import PATIENCE, Crew, given_up, work
 from graft.tournament.design import Design, Trial
 from graft.tournament.running import Finished
@@ -130,14 +131,15 @@ def _serve(pipe: Any, threads: int) -> None:
     """What a worker's process does: run what comes, answer with what came of it, and end with its parent."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     pipe.send(None)
-    while True:
-        design, trial, keep = pipe.recv()
-        try:
-            found: Finished | Exception = work(design, trial, keep, threads)
-        except Exception as error:  # raised again where it is received, with what is known of it here
-            error.add_note(traceback.format_exc())
-            found = error
-        pipe.send(found)
+    with settled():
+        while True:
+            design, trial, keep = pipe.recv()
+            try:
+                found: Finished | Exception = work(design, trial, keep, threads)
+            except Exception as error:  # raised again where it is received, with what is known of it here
+                error.add_note(traceback.format_exc())
+                found = error
+            pipe.send(found)
 
 
 def _end_with_parent() -> None:
