@@ -103,6 +103,9 @@ def surround(record: Grafted) -> None:
         )
         trunk = spot_at(record, tower.trunk)
         trunk.permanent = True
+        if tower.trunk != tower.path:
+            before = module_at(record, tower.trunk).register_forward_pre_hook(stack.shorten, with_kwargs=True)
+            trunk.handles.append(before)
         trunk.handles.append(module_at(record, tower.trunk).register_forward_hook(stack.finish, with_kwargs=True))
         found = positions.modules(record.model, tower)
         spot_at(record, tower.path).room = positions.room(found)

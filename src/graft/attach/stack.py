@@ -59,6 +59,14 @@ def _refuse_empty(grafted: Grafted, call: Call) -> None:
             )
 
 
+def shorten(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    """Before a stack's trunk runs: where the stack makes fewer states of its input, as of sound, take their mask."""
+    spot: Spot = module.graft  # type: ignore[assignment]
+    call, mask = spot.grafted.now(), named_inputs(module, args, kwargs).get("attention_mask")
+    if call.mask is not None and isinstance(mask, torch.Tensor) and mask.dim() == 2 and mask.shape != call.mask.shape:
+        spot.grafted.call = replace(call, mask=mask)
+
+
 def finish(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
     """After a stack's trunk ran: cut the outputs at virtual tokens off again."""
     spot: Spot = module.graft  # type: ignore[assignment]
