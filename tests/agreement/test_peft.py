@@ -14,15 +14,18 @@ import zoo
 from graft.attach import attach
 from graft.checkpoint import export, load
 from graft.method import Method
+from graft.methods.adalora import AdaLoRA
 from graft.methods.dora import DoRA
 from graft.methods.fourier_ft import FourierFT
 from graft.methods.hra import HRA
 from graft.methods.ia3 import IA3
+from graft.methods.llama_adapter import LLaMAAdapter
 from graft.methods.ln_tuning import LNTuning
 from graft.methods.loha import LoHa
 from graft.methods.lokr import LoKr
 from graft.methods.lora import LoRA
 from graft.methods.oft import OFT
+from graft.methods.p_tuning import PTuning
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.methods.prompt_tuning import PromptTuning
 from graft.methods.vera import VeRA
@@ -60,6 +63,11 @@ def theirs(method: str, model: str) -> peft.PeftConfig:
         "ln_tuning": lambda: peft.LNTuningConfig(
             task_type=task, target_modules=["LayerNorm"] if model == "bert" else None
         ),
+        "adalora": lambda: peft.AdaLoraConfig(init_r=4, target_r=2, total_step=9, **{**low, "lora_alpha": 6}),
+        "llama_adapter": lambda: peft.AdaptionPromptConfig(adapter_len=3, adapter_layers=2, task_type=task),
+        "p_tuning": lambda: peft.PromptEncoderConfig(
+            task_type=task, num_virtual_tokens=3, encoder_hidden_size=7, num_transformer_submodules=1
+        ),
         "lora": lambda: peft.LoraConfig(**low),
         "rslora": lambda: peft.LoraConfig(**low, use_rslora=True),
         "dora": lambda: peft.LoraConfig(**low, use_dora=True),
@@ -94,6 +102,9 @@ def ours(method: str, model: str) -> Method:
         "oft_shared": lambda: OFT(block=8, share=True),
         "fourier_ft": lambda: FourierFT(frequencies=30, scale=50.0, **at),
         "ln_tuning": lambda: LNTuning(),
+        "adalora": lambda: AdaLoRA(init_rank=4, target_rank=2, total_steps=9, warmup=1, final=1, **at),
+        "llama_adapter": lambda: LLaMAAdapter(tokens=3, gate="hf"),
+        "p_tuning": lambda: PTuning(tokens=3, encoder="mlp"),
         "lora": lambda: LoRA(rank=3, alpha=5.0),
         "rslora": lambda: LoRA(rank=3, alpha=5.0, rslora=True),
         "dora": lambda: DoRA(rank=3, alpha=5.0),
@@ -132,12 +143,13 @@ def step(model: nn.Module, parameters: list[nn.Parameter], batch: dict[str, Tens
             parameter -= parameter.grad if parameter.grad is not None else 0.0
 
 
-METHODS = ("lora", "rslora", "dora", "ia3", "prompt", "prefix", "vera", "fourier_ft", "ln_tuning")
+METHODS = ("lora", "rslora", "dora", "ia3", "prompt", "prefix", "vera", "fourier_ft", "ln_tuning", "adalora")
 # PEFT has these for nn.Linear only, which GPT-2 has none of.
 LINEAR = ("loha", "lokr", "lokr_both", "lokr_full", "hra", "hra_orthogonal", "oft", "oft_exact", "oft_shared")
 READ_ONLY = ("vera_drawn", "oft_terms")  # which graft writes in another way
 ON_MODELS = [(method, model) for method in (*METHODS, *LINEAR) for model in MODELS
              if method in METHODS or model != "gpt2"]  # fmt: skip
+ON_MODELS += [("llama_adapter", "llama")]
 
 
 @pytest.mark.parametrize(("method", "model_name"), [*ON_MODELS, *((method, "llama") for method in READ_ONLY)])
@@ -165,7 +177,14 @@ def test_a_checkpoint_of_peft_is_the_same_function_with_the_same_gradients(
     close(logits(us, batch), logits(them, batch), 1e-4)
 
 
-@pytest.mark.parametrize(("method", "model_name"), [*ON_MODELS, *(("projected", model) for model in MODELS)])
+@pytest.mark.parametrize(
+    ("method", "model_name"),
+    [
+        *ON_MODELS,
+        *(("projected", model) for model in MODELS),
+        *(("p_tuning", model) for model in MODELS if model != "bert"),
+    ],
+)
 def test_an_adapter_survives_the_way_to_peft_and_back(method: str, model_name: str, tmp_path: Path) -> None:
     if (method, model_name) == ("projected", "t5"):
         return  # in an encoder-decoder PEFT's prefix is flat

@@ -16,15 +16,18 @@ from graft.attach import attach, grafted, merge
 from graft.checkpoint import export, load, save
 from graft.errors import BadInput, Refused
 from graft.method import Method
+from graft.methods.adalora import AdaLoRA
 from graft.methods.dora import DoRA
 from graft.methods.fourier_ft import FourierFT
 from graft.methods.hra import HRA
 from graft.methods.ia3 import IA3
+from graft.methods.llama_adapter import LLaMAAdapter
 from graft.methods.ln_tuning import LNTuning
 from graft.methods.loha import LoHa
 from graft.methods.lokr import LoKr
 from graft.methods.lora import LoRA
 from graft.methods.oft import OFT
+from graft.methods.p_tuning import PTuning
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.methods.prompt_tuning import PromptTuning
 from graft.methods.vera import VeRA
@@ -96,6 +99,40 @@ def there_and_back(model_name: str, task: str, method: Method, folder: Path, **c
 )
 def test_the_way_to_peft_and_back(model_name: str, task: str, method: Method, tmp_path: Path) -> None:
     there_and_back(model_name, task, method, tmp_path)
+
+
+def test_tokens_that_a_network_computed_are_read_as_what_it_gave(tmp_path: Path) -> None:
+    for model, task, at in (("llama", "lm", "CAUSAL_LM"), ("bert", "classification", "SEQ_CLS")):
+        config = peft.PromptEncoderConfig(num_virtual_tokens=3, encoder_hidden_size=7, task_type=at)
+        them = peft.get_peft_model(zoo.tiny(model, task), config).eval()
+        them.save_pretrained(tmp_path / model)
+        us = zoo.tiny(model, task)
+        load(us, tmp_path / model)
+        batch = zoo.batch(us)
+        theirs = them(**batch).logits
+        want = theirs[:, 3:] if model == "llama" else theirs
+        tokens = batch["attention_mask"].bool() if model == "llama" else slice(None)
+        torch.testing.assert_close(us(**batch).logits[tokens], want[tokens], rtol=1e-5, atol=1e-5)
+
+
+def test_triplets_that_were_pruned_are_read(tmp_path: Path) -> None:
+    config = peft.AdaLoraConfig(init_r=4, target_r=1, total_step=6, tinit=1, tfinal=2, deltaT=1, lora_alpha=6,
+                                target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")  # fmt: skip
+    them = peft.get_peft_model(zoo.tiny("llama"), config)
+    batch = zoo.batch(them)
+    optimizer = torch.optim.SGD([p for p in them.parameters() if p.requires_grad], lr=0.5)
+    for step in range(1, 6):
+        them(**batch).logits.square().mean().backward()
+        optimizer.step()
+        them.base_model.update_and_allocate(step)
+        optimizer.zero_grad()
+    pruned = {name for name, p in them.named_parameters() if "lora_E" in name and not p.all()}
+    assert pruned
+    them.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["rank_pattern"]
+    us = zoo.tiny("llama")
+    load(us, tmp_path)
+    torch.testing.assert_close(outputs(us, batch), outputs(them.eval(), batch), rtol=1e-5, atol=1e-5)
 
 
 def test_ranks_and_alphas_by_module_are_read(tmp_path: Path) -> None:
@@ -170,6 +207,8 @@ def test_an_embedding_that_peft_keeps_too_must_be_the_base_s(tmp_path: Path) -> 
         ("llama", "lora+prefix_tuning", r"LoRA \+ PrefixTuning"),
         ("t5", "prefix_tuning", "decoder self-attention only"),
         ("bert", "prompt_tuning", "variant='hf'"),
+        ("bert", "p_tuning", "pools an encoder at a virtual token"),
+        ("llama", "llama_adapter", "gate='hf'"),
         ("albert", "prefix_tuning", "one attention to a layer"),
     ],
 )
@@ -253,6 +292,16 @@ def test_a_checkpoint_that_means_something_else_is_refused(changes: dict[str, An
         (VeRA(rank=3), {"save_projection": False, "projection_prng_key": None}, "VeRA: seed must be a whole number"),
         (VeRA(rank=3), {"bias": "vera_only"}, "bias='vera_only'"),
         (VeRA(rank=3), {"target_modules": ["input_layernorm"]}, "none of the modules"),
+        (AdaLoRA(init_rank=3, target_rank=2), {"init_r": 4}, "of another shape"),
+        (AdaLoRA(init_rank=3, target_rank=2), {"tinit": "1"}, "warmup='1', which are no numbers"),
+        (
+            AdaLoRA(init_rank=3, target_rank=2),
+            {"rank_pattern": {"model.layers.0.self_attn.q_proj.lora_E": [True]}},
+            "no 3 times true or false",
+        ),
+        (LLaMAAdapter(tokens=2, gate="hf"), {"adapter_layers": 9}, "in 9 of 2 layers"),
+        (LLaMAAdapter(tokens=2, gate="hf"), {"adapter_len": 3}, "of another shape"),
+        (PTuning(tokens=2), {"num_virtual_tokens": 3}, "of another shape"),
         (LoHa(rank=2), {"r": 3}, "of another shape"),
         (LoHa(rank=2), {"r": 0}, "the rank 0"),
         (LoHa(rank=2), {"alpha": None}, "the alpha None"),
@@ -307,6 +356,9 @@ def test_other_methods_checkpoints_that_mean_something_else(
         ("llama", LoHa(rank=2, sites="embed"), r"LoHa is for nn\.Linear only"),
         ("llama", FourierFT(frequencies=2, sites="embed"), "FourierFT is for linear maps only"),
         ("llama", OFT(block=8, variant="neumann", terms=3), "below 4 terms, this has 3"),
+        ("gpt2", AdaLoRA(init_rank=3, target_rank=2), "one AdaLoRA for all"),
+        ("gpt2", LLaMAAdapter(gate="hf"), "on llama and mistral only, this is gpt2"),
+        ("llama", LLaMAAdapter(gate="hf", sites="attention @ 0"), "in the top layers"),
     ],
     ids=str,
 )

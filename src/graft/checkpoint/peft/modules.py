@@ -17,7 +17,7 @@ from graft.method import Method, Sum
 
 OWN = re.compile(
     r"base_model\.model\.(.+)\.(?:vera_lambda_[bd]|hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|hra_u|oft_R\.weight"
-    r"|fourierft_spectrum|ln_tuning_layers\.(?:weight|bias))"
+    r"|fourierft_spectrum|lora_[ABE]|ln_tuning_layers\.(?:weight|bias))"
 )
 
 

@@ -9,7 +9,19 @@ from torch import Tensor, nn
 from graft.anatomy import Anatomy, examine
 from graft.attach import Adapter, grafted, probe
 from graft.checkpoint.comparison import compare
-from graft.checkpoint.peft import drawn, heads, low_rank, norms, products, rescaling, rotations, settings, virtual
+from graft.checkpoint.peft import (
+    drawn,
+    gated,
+    heads,
+    low_rank,
+    norms,
+    products,
+    rescaling,
+    rotations,
+    settings,
+    triplets,
+    virtual,
+)
 from graft.checkpoint.peft.form import TENSORS, Plan
 from graft.checkpoint.safe import Entry, read_header, read_tensors
 from graft.checkpoint.source import weights
@@ -65,6 +77,10 @@ def _plan(model: nn.Module, anatomy: Anatomy, config: Mapping[str, Any], header:
             return drawn.planned_spectra(anatomy, config, header)
         case "LN_TUNING":
             return norms.planned(model, anatomy, config, header)
-        case "PROMPT_TUNING":
+        case "PROMPT_TUNING" | "P_TUNING":
             return virtual.planned_prompt(model, anatomy, config)
+        case "ADALORA":
+            return triplets.planned(anatomy, config, header)
+        case "ADAPTION_PROMPT":
+            return gated.planned(model, anatomy, config)
     return virtual.planned_prefix(model, anatomy, config)

@@ -13,7 +13,8 @@ FREE = {
     "fan_in_fan_out", "megatron_core", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size",
     "runtime_config", "init_ia3_weights", "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path",
     "tokenizer_kwargs",
-    "init_weights", "encoder_hidden_size", "prefix_projection", "token_dim", "num_attention_heads",
+    "init_weights", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout",
+    "encoder_reparameterization_type", "prefix_projection", "token_dim", "num_attention_heads",
 }  # fmt: skip
 MODULES = {"target_modules", "exclude_modules", "modules_to_save"}
 VIRTUAL = {"num_virtual_tokens", "num_transformer_submodules", "num_layers", "modules_to_save"}
@@ -38,6 +39,12 @@ READ = {
     "LN_TUNING": MODULES,
     "PROMPT_TUNING": VIRTUAL,
     "PREFIX_TUNING": VIRTUAL,
+    "P_TUNING": VIRTUAL,
+    "ADALORA": MODULES | LAYERS | {
+        "r", "init_r", "target_r", "lora_alpha", "lora_dropout", "total_step", "tinit", "tfinal", "deltaT", "beta1",
+        "beta2", "orth_reg_weight", "rank_pattern", "bias", "init_lora_weights",
+    },
+    "ADAPTION_PROMPT": {"adapter_len", "adapter_layers", "target_modules"},
 }  # fmt: skip
 SWITCHES = {"apply_GS", "block_share", "decompose_both", "save_projection", "use_cayley_neumann"}
 # Ways to begin that leave the base as it is; the others begin by changing it.

@@ -1,8 +1,9 @@
-"""Prompt tuning and prefix tuning in PEFT's format: one tensor, a row for each virtual token.
+"""Prompt tuning, P-tuning and prefix tuning in PEFT's format: one tensor, a row for each virtual token.
 
 A row of a prefix is (layer, key or value, head, width). In an encoder-decoder PEFT gives keys to decoder
 self-attention only, and its layer i reads slot 2i mod L: that is graft's `variant="hf"`. A bidirectional encoder with a
-prompt is pooled at the first virtual token by PEFT: `variant="hf"` again.
+prompt is pooled at the first virtual token by PEFT: `variant="hf"` again. P-tuning is stored as the tokens that its
+network gives, which are those of prompt tuning from then on.
 """
 
 from collections.abc import Mapping
@@ -16,21 +17,25 @@ from graft.attach import Adapter
 from graft.checkpoint.peft.form import BEFORE, Plan, Written, task
 from graft.checkpoint.safe import Entry
 from graft.errors import BadInput, Refused
+from graft.methods.p_tuning import PTuning
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.methods.prompt_tuning import PromptTuning
 
 KEY = "prompt_embeddings"
 
 
-def written_prompt(adapter: Adapter, anatomy: Anatomy, method: PromptTuning) -> Written:
+def written_prompt(adapter: Adapter, anatomy: Anatomy, method: PromptTuning | PTuning) -> Written:
     """A prompt as PEFT keeps it. Raises Refused where PEFT's function would be another one."""
-    if len(anatomy.stacks) == 1 and not anatomy.causal and method.variant == "paper":
+    computed = isinstance(method, PTuning)
+    pooled_there = isinstance(method, PromptTuning) and method.variant == "hf"
+    if len(anatomy.stacks) == 1 and not anatomy.causal and not pooled_there:
         raise Refused("PEFT pools an encoder at a virtual token, as PromptTuning(variant='hf') does.")
-    part: Any = next(placed.part for placed in adapter.placed if not placed.head)
-    prompt = part.P.detach()
-    settings = _settings(adapter.model, anatomy, "PROMPT_TUNING", method.tokens)
+    parts: Any = adapter.deployed()
+    prompt = next(parts[placed.key].P for placed in adapter.placed if not placed.head).detach()
+    settings = _settings(adapter.model, anatomy, "P_TUNING" if computed else "PROMPT_TUNING", method.tokens)
     # Even for an encoder-decoder PEFT reads one set of rows, those of the encoder.
-    settings |= {"token_dim": prompt.shape[1], "num_transformer_submodules": 1, "prompt_tuning_init": "RANDOM"}
+    settings |= {"token_dim": prompt.shape[1], "num_transformer_submodules": 1}
+    settings |= {"encoder_hidden_size": prompt.shape[1]} if computed else {"prompt_tuning_init": "RANDOM"}
     return Written(settings, {KEY: prompt}, BEFORE)
 
 
@@ -65,7 +70,11 @@ def planned_prompt(model: nn.Module, anatomy: Anatomy, config: Mapping[str, Any]
     """How to read a prompt."""
     tokens, modules = _sizes(config)
     encoder_only = len(anatomy.stacks) == 1 and not anatomy.causal
-    method = PromptTuning(tokens=tokens, init="uniform", variant="hf" if encoder_only else "paper")
+    method: PromptTuning | PTuning = PromptTuning(
+        tokens=tokens, init="uniform", variant="hf" if encoder_only else "paper"
+    )
+    if config["peft_type"] == "P_TUNING" and not encoder_only:
+        method = PTuning(tokens=tokens, encoder="none")
     width = anatomy.stacks[0].embed_width
     expected = {KEY: Entry(torch.float32, (tokens * modules, width))}
 

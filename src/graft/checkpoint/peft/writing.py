@@ -7,19 +7,33 @@ from safetensors.torch import save_file
 from torch import nn
 
 from graft.attach import Adapter, require
-from graft.checkpoint.peft import drawn, heads, low_rank, norms, products, rescaling, rotations, virtual
+from graft.checkpoint.peft import (
+    drawn,
+    gated,
+    heads,
+    low_rank,
+    norms,
+    products,
+    rescaling,
+    rotations,
+    triplets,
+    virtual,
+)
 from graft.checkpoint.peft.form import CONFIG, TENSORS, Written, task
 from graft.errors import BadInput, Refused
 from graft.files import writing_folder
+from graft.methods.adalora import AdaLoRA
 from graft.methods.dora import DoRA
 from graft.methods.fourier_ft import FourierFT
 from graft.methods.hra import HRA
 from graft.methods.ia3 import IA3
+from graft.methods.llama_adapter import LLaMAAdapter
 from graft.methods.ln_tuning import LNTuning
 from graft.methods.loha import LoHa
 from graft.methods.lokr import LoKr
 from graft.methods.lora import LoRA
 from graft.methods.oft import OFT
+from graft.methods.p_tuning import PTuning
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.methods.prompt_tuning import PromptTuning
 from graft.methods.vera import VeRA
@@ -86,8 +100,12 @@ def _written(adapter: Adapter) -> Written:
             return drawn.written_spectra(adapter, anatomy, method)
         case LNTuning():
             return norms.written(adapter, anatomy)
-        case PromptTuning():
+        case PromptTuning() | PTuning():
             return virtual.written_prompt(adapter, anatomy, method)
+        case AdaLoRA():
+            return triplets.written(adapter, anatomy, method)
+        case LLaMAAdapter():
+            return gated.written(adapter, anatomy, method)
         case PrefixTuning():
             return virtual.written_prefix(adapter, anatomy, method)
     raise Refused(f"PEFT has no {type(method).__name__}. Serve it with graft.")
