@@ -92,6 +92,13 @@ def test_a_file_that_lies_is_refused_without_reading_a_tensor(kind: str, folder:
     assert grafted(model) is None
 
 
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(length: int, tmp_path: Path) -> None:
+    raw = json.dumps({"x": tensor()}).encode()
+    (tmp_path / "x.safetensors").write_bytes(packed(raw.ljust(length), bytes(16)))
+    assert list(read_header(tmp_path / "x.safetensors")) == ["x"]
+
+
 def test_the_loader_of_pickles_is_never_reached(folder: Path) -> None:
     ran = folder / "ran"
 

@@ -102,7 +102,8 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     with path.open("rb") as file:
         start = file.read(24)
         for magic, kind in MAGICS.items():
-            if start.startswith(magic):
+            # The length of a header, 640 bytes for one, may look like the beginning of a pickle; its JSON tells.
+            if start.startswith(magic) and start[8:9] != b"{":
                 raise _wrong(
                     path, f"this is {kind}, not safetensors. Graft never loads pickles; ask for a safetensors file"
                 )
