@@ -63,6 +63,8 @@ class Part(nn.Module):
     reads_input: bool = False  # whether `keys_values` asks the call for what enters the attention
     trims: bool = True  # whether the outputs at virtual tokens are cut off again
     listens: bool = False  # whether it only looks at what passes its site, and changes nothing there
+    in_layer: int | None = None  # which layer it acts in, where its method has to know
+    off: frozenset[bool] = frozenset()  # in which modes, training or not, it does nothing for now
 
     def before(self, x: Tensor, site: Site, call: "Call") -> Tensor:
         """What enters the site instead of `x`."""
@@ -129,6 +131,11 @@ class Part(nn.Module):
             f"{type(self).__name__} cannot act at {site.name}: it changes the matrix of a linear map, and the weight "
             f"there is {kind}. Choose other sites."
         )
+
+    @property
+    def rests(self) -> bool:
+        """Whether it does nothing just now."""
+        return self.training in self.off
 
     def resize(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Take the sizes of stored tensors that are about to be put in; for parts whose sizes training decides."""

@@ -139,7 +139,7 @@ class Front:
 def _given(spot: Spot, call: Call, name: str, key: Tensor) -> list[Given]:
     """What one adapter's parts at this attention give: keys and values (n, heads, width), and a gate."""
     given = []
-    for job in spot.work[name].keys if name in spot.work else ():
+    for job in spot.work[name].awake().keys if name in spot.work else ():
         rows = call.rows_of(name, len(key), key.device) if job.part.reads_input else None
         own = call if rows is None else narrow(call, name, rows, len(key))
         given.append(in_dtype(job.part, key.dtype).keys_values(job.site, own))

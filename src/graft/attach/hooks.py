@@ -19,7 +19,7 @@ def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
     """Before the module runs: let parts see or change its input; starve it where its parameters are replaced."""
     spot: Spot = module.graft  # type: ignore[assignment]
     call = spot.grafted.now()
-    works = [spot.work[name] for name in call.used() if name in spot.work]
+    works = [spot.work[name].awake() for name in call.used() if name in spot.work]
     if not works:
         return None
     x = first(args, kwargs)
@@ -54,7 +54,7 @@ def leave(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -
     else:
         if spot.kept is not None:
             (args, kwargs), spot.kept = spot.kept, None
-        changed = _act(module, spot.work[used[0]], call, args, kwargs, output)
+        changed = _act(module, spot.work[used[0]].awake(), call, args, kwargs, output)
     for name in used:
         for job in (*spot.work[name].captures, *spot.work[name].afters):
             for point in LEFT_AT.get(job.point, ()):
@@ -86,7 +86,7 @@ def _by_rows(
     """Rows of one batch that use different adapters: each adapter on its own rows, the others as the base left them."""
     x, y = first(args, kwargs), first_of(output)
     for name in used:
-        work = spot.work[name]
+        work = spot.work[name].awake()
         if isinstance(x, nn.Parameter):
             raise Refused(
                 f"rows vanish inside {spot.path}: a table of the model's own passes it, which all rows share. Use one "

@@ -25,8 +25,8 @@ def merge(model: nn.Module, name: str = "default") -> None:
         for item in adapter.placed:
             if item.site is None:
                 continue
-            training = item.part.training
-            values = item.part.eval().params(item.site) if "params" in item.part.verbs() else {}
+            training, part = item.part.training, item.part.eval()
+            values = part.params(item.site) if "params" in part.verbs() and not part.rests else {}
             item.part.train(training)  # what a part draws in training is no part of the function that is merged
             for parameter, value in values.items():
                 module, key = item.site.module, (item.site.path, parameter)

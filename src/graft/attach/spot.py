@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
@@ -67,6 +67,13 @@ class Work:
             tokens=tuple(job for job in jobs if job.point == "tokens"),
             deep=tuple(job for job in jobs if job.point == "deep"),
         )
+
+    def awake(self) -> Work:
+        """Without the parts that rest."""
+        every = [getattr(self, each.name) for each in fields(self)]
+        if not any(job.part.rests for jobs in every for job in jobs):
+            return self
+        return Work(*(tuple(job for job in jobs if not job.part.rests) for jobs in every))
 
 
 def _scaled(module: nn.Module | None) -> bool:
@@ -150,7 +157,7 @@ class Grafted:
         for placed in self.adapters[name].placed:
             site, part = placed.site, placed.part
             deep = site is not None and site.role == "layer" and "tokens" in part.verbs()
-            if site is not None and deep and site.stack == stack and part.length:
+            if site is not None and deep and site.stack == stack and part.length and not part.rests:
                 found[site.path] = found.get(site.path, 0) + part.length
         return found
 
