@@ -13,7 +13,12 @@ from graft.method import Method, find
 SMALL = {"rank": 3, "bottleneck": 4, "tokens": 3, "hidden": 6, "k": 1, "reduction": 4, "frequencies": 24,
          "density": 0.25}  # fmt: skip
 # What one method needs beside its small sizes.
-OWN = {"hra": {"rank": 4}, "adalora": {"init_rank": 4, "target_rank": 3}, "intrinsic_subspace": {"dimension": 64}}
+OWN = {
+    "hra": {"rank": 4},
+    "adalora": {"init_rank": 4, "target_rank": 3},
+    "intrinsic_subspace": {"dimension": 64},
+    "adapter_drop": {"drop": 1},
+}
 SUMS = {"lora+prefix_tuning": ("lora", "prefix_tuning"), "prompt_tuning+dora": ("prompt_tuning", "dora")}
 NAMES = (*catalogue.methods(), *SUMS)
 FEW = ("llama", "bert", "t5")  # the models a method runs on by default; the slow suite has all of text
@@ -47,7 +52,7 @@ def move(adapter: Adapter, seed: int = 1, by: float = 0.2) -> None:
 def suits(name: str, model: str) -> bool:
     """Whether a method can be put on a model at all."""
     unreachable = model in UNINTERFACED and any(word in name for word in KEYS)
-    return not unreachable and not (model in FUSED and name in TOKENWISE)
+    return not unreachable and not (model in FUSED and name in TOKENWISE) and not (model in ROUND and name in BLOCKWISE)
 
 
 # Methods that add keys and values, or tokens in front of layers.
@@ -55,6 +60,9 @@ KEYS = ("prefix", "mam", "llama_adapter", "p_tuning_v2", "embedding_prompt", "un
 # Methods that act on tokens at an inner linear map, and cannot where experts are fused.
 TOKENWISE = ("adapter_bias",)
 FUSED = ("mixtral", "qwen3_moe", "gpt_oss")
+# Methods that tell blocks apart, and cannot where one module runs as several.
+BLOCKWISE = ("adapter_drop",)
+ROUND = ("albert",)
 # Methods that add virtual tokens.
 TOKENS = ("prompt", "p_tuning")
 # Their attention does not go through transformers' attention interface, so virtual keys are refused there.

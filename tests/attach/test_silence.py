@@ -36,8 +36,8 @@ def close(ours: Tensor, other: Tensor) -> None:
     torch.testing.assert_close(ours, other, rtol=1e-4, atol=2e-5)
 
 
-# By default these act outside the layers too, where nothing is switched off.
-INSIDE = {"bitfit": {"sites": "all-linear"}, "ln_tuning": {"sites": "norm @ 0-1"}}
+# By default these act outside the layers too, where nothing is switched off, or not in all of them.
+INSIDE = {"bitfit": {"sites": "all-linear"}, "ln_tuning": {"sites": "norm @ 0-1"}, "adapter_drop": {"robust": True}}
 
 
 @pytest.mark.parametrize("name", LAYERED)

@@ -16,7 +16,7 @@ from graft import catalogue
 from graft.checkpoint.record import versions
 from graft.errors import BadInput
 from graft.files import write_text
-from graft.method import Method
+from graft.method import Method, Sum
 from graft.training import space
 from graft.training.resume import checkpoints, read_facts
 
@@ -43,11 +43,12 @@ def opened(folder: Path, resume: bool) -> Path | None:
 
 def write_recipe(folder: Path, options: Any, method: Method) -> None:
     """Write the options of a verb as a recipe that the same verb reads. The method's settings stand under its name."""
-    recipe: dict[str, Any] = {"method": "+".join(_written(term) for term in method.methods())}
+    terms = method.terms if isinstance(method, Sum) else (method,)
+    recipe: dict[str, Any] = {"method": "+".join(map(_written, terms))}
     for field in fields(options):
         if field.name not in NOT_KEPT:
             recipe[field.name] = _plain(getattr(options, field.name))
-    for term in method.methods():
+    for term in terms:
         recipe[term.slug()] = {field.name: _plain(getattr(term, field.name)) for field in fields(term)}
     write_text(folder / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
 
