@@ -18,6 +18,7 @@ import tables
 
 from graft import catalogue, verbs
 from graft.files import write_text
+from graft.options.command import positional
 from graft.options.fields import Field, fields_of, type_name
 
 DOCS = Path(__file__).parent
@@ -51,8 +52,8 @@ def _verbs() -> str:
     for name in catalogue.verbs():
         options = verbs.module(name).Options
         fields = fields_of(options)
-        required = "".join(f" {field.name.upper()}" for field in fields if field.required)
-        text += f"\n## {name}\n\n{inspect.getdoc(options)}\n\n```\ngraft {name}{required}\n```\n" + _table(fields)
+        usage = f"graft {name}{positional(fields)}"
+        text += f"\n## {name}\n\n{inspect.getdoc(options)}\n\n```\n{usage}\n```\n" + _table(fields)
     return text
 
 

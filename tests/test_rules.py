@@ -28,6 +28,8 @@ ORDER = [
     ["method"],
     ["sparse"],
     ["methods", "attach"],
+    ["drawing"],
+    ["portrait"],
     ["checkpoint"],
     ["data"],
     ["loading"],

@@ -71,7 +71,7 @@ def _command(verb: str, arguments: list[str], entries: list[recipe.Entry]) -> tu
         asked, entries = contestants.choose(arguments, entries, defaults.get(contestants.OPTION, ()))
         app = _subcommand(verb, fields, contestants.settings_of(asked), lambda chosen: {"settings": chosen})
     else:
-        method, entries = choose(arguments, entries)
+        method, entries = choose(arguments, entries, first=fields[0].name == "method")
         method = method or defaults.get("method")
         names = split(method) if method else []
         app = _subcommand(verb, fields, settings_of(names, [field.name for field in fields]), _building(names))
@@ -110,7 +110,7 @@ def _subcommand(
     build: options made of the settings that were given, by owner.
     """
     settings = [*(Setting(field, (field.name,)) for field in fields), *owned]
-    parameters = [_parameter(each, _group(each.owner)) for each in settings]
+    parameters = [_parameter(each, _group(each.owner), each.field is fields[0]) for each in settings]
     parameters += [_parameter(Setting(field, (field.name,)), _EVERYWHERE) for field in _COMMON]
     signature = inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
@@ -125,17 +125,23 @@ def _subcommand(
 
     call.__signature__ = signature  # type: ignore[attr-defined]
     call.__doc__ = inspect.getdoc(verbs.module(verb).Options)
-    required = "".join(f" {field.name.upper()}" for field in fields if field.required)
-    app = App(name=verb, usage=f"Usage: graft {verb} [RECIPE.yaml]{required} [OPTIONS]")
+    app = App(name=verb, usage=f"Usage: graft {verb} [RECIPE.yaml]{positional(fields)} [OPTIONS]")
     app.default(call)
     return app
+
+
+def positional(fields: Sequence[Field]) -> str:
+    """What may be given by position: the options without a default, and the first."""
+    if fields and not fields[0].required:
+        return f" [{fields[0].name.upper()}]"
+    return "".join(f" {field.name.upper()}" for field in fields if field.required)
 
 
 def _group(owner: str) -> Group:
     return Group(f"Settings of {owner}", sort_key=5) if owner else _OPTIONS
 
 
-def _parameter(setting: Setting, group: Group) -> inspect.Parameter:
+def _parameter(setting: Setting, group: Group, first: bool = False) -> inspect.Parameter:
     field, kind, said, converter = setting.field, setting.field.type, setting.field.help, None
     if setting.keyword == "method":
         # Methods are choices in help and completion; a sum is taken as well, and `split` has checked it.
@@ -156,7 +162,7 @@ def _parameter(setting: Setting, group: Group) -> inspect.Parameter:
     )
     return inspect.Parameter(
         setting.keyword,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD if field.required else inspect.Parameter.KEYWORD_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD if field.required or first else inspect.Parameter.KEYWORD_ONLY,
         annotation=Annotated[kind, shown],
         default=inspect.Parameter.empty if field.required else field.default,
     )

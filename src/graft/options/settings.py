@@ -34,12 +34,14 @@ def settings_of(methods: Iterable[str], taken: Iterable[str]) -> list[Setting]:
     return [Setting(field, (f"{method}.{field.name}", *({field.name} & alone)), method) for method, field in found]
 
 
-def choose(arguments: Sequence[str], entries: Sequence[Entry]) -> tuple[str | None, list[Entry]]:
+def choose(arguments: Sequence[str], entries: Sequence[Entry], first: bool) -> tuple[str | None, list[Entry]]:
     """Find which method is asked for, before parsing, because its fields are options too.
 
-    Also gives the recipe's entries without the settings of methods that the arguments replaced.
+    first: it is the verb's first option, which may be given by position. Also gives the recipe's entries without the
+    settings of methods that the arguments replaced.
     """
-    typed = [word.removeprefix("--method=") for word in arguments if word.startswith("--method=")]
+    typed = [word for word in arguments[:1] if first and not word.startswith("-")]
+    typed += [word.removeprefix("--method=") for word in arguments if word.startswith("--method=")]
     typed += [after for word, after in pairwise(arguments) if word == "--method"]
     written = [entry.value for entry in entries if entry.key == "method" and isinstance(entry.value, str)]
     replaced = set(split(written[0])) - set(split(typed[-1])) if typed and written else set()

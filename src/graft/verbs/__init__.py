@@ -6,7 +6,7 @@ A verb's file holds
     class Options:
         '''The first line is the command's help. The rest is shown by `graft NAME --help`.'''
 
-        model: Annotated[str, "required: without a default, so it may also be given by position"]
+        model: Annotated[str, "required: without a default, so it may also be given by position, as may the first"]
         rank: Annotated[int, "every field carries its help; the type may be str, int, float, bool, Path, Literal, "
                              "tuple[X, ...], dict[str, X], X | None"] = 8
         method: Annotated["str | Method", "a field of this name takes a method; `run` finds it built"] = "lora"
@@ -56,7 +56,7 @@ def run(name: str, options: dict[str, Any]) -> Result:
         said = ", ".join(f"{option} (nearest: {near[option][0]})" if near[option] else option for option in unknown)
         raise BadInput(f"graft {name} has no option {said}. It has: {', '.join(known)}.")
     chosen = verb.Options(**options)
-    if "method" in known and isinstance(chosen.method, str):
+    if "method" in known and chosen.method and isinstance(chosen.method, str):
         from graft.method import named
 
         chosen = dataclasses.replace(chosen, method=named(chosen.method, {}))

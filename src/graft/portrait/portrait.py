@@ -1,0 +1,102 @@
+"""One method in full: what it computes, where it acts, what it costs, and what it goes with."""
+
+from dataclasses import dataclass, field
+
+from graft import catalogue
+from graft.attach import attach, detach
+from graft.drawing import Mark, marks, reference
+from graft.errors import GraftError
+from graft.method import Method, Sum
+from graft.portrait import combining, counting, written
+from graft.portrait.choosing import Advice, advice
+from graft.portrait.merging import merges
+from graft.portrait.structure import structure
+
+UNDRAWN: tuple[Mark, ...] = ()
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """What is known of a method. `undrawn` says why there is no drawing and no structure where there is none.
+
+    trains: what it trains on a decoder, as a formula, or "". refused: the methods that cannot be in a sum with it, and
+    why. origin: where a method that is not graft's own comes from.
+    """
+
+    name: str
+    class_name: str
+    family: str
+    summary: str
+    origin: str
+    description: str
+    formulas: list[str]
+    source: str
+    settings: list[written.Setting]
+    learning_rate: float
+    start: str
+    sites: str
+    trains: str
+    merges: str
+    unmergeable: str
+    structure: dict[str, str]
+    refused: dict[str, str]
+    advice: list[Advice]
+    undrawn: str = ""
+    marks: tuple[Mark, ...] = field(default=UNDRAWN, repr=False)
+
+
+def portrait(method: Method) -> Portrait:
+    """The portrait of a method with the hyperparameters it has. A sum is described term by term."""
+    kind, terms = type(method), method.methods()
+    kinds = [type(term) for term in terms] if kind is Sum else [kind]
+    texts = [written.description(each) for each in kinds]
+    entries = [entry for each in kinds if (entry := catalogue.outside(each))]
+    found, properties, undrawn = UNDRAWN, {}, ""
+    can, why = "no", ""
+    try:
+        found, properties = drawn(method), _complete(structure(method), method)
+        can, why = merges(method)
+    except GraftError as error:
+        undrawn = str(error)
+    names = {each.slug() for each in kinds}
+    return Portrait(
+        name="+".join(each.slug() for each in kinds),
+        class_name=" + ".join(each.__name__ for each in kinds),
+        family=method.family,
+        summary=" ".join((each.__doc__ or "").partition("\n")[0] for each in kinds),
+        origin="; ".join(entry.origin for entry in entries),
+        description="\n\n".join(texts),
+        formulas=[line for text in texts for line in written.formulas(text)],
+        source="; ".join(filter(None, map(written.source, texts))),
+        settings=written.settings(method),
+        learning_rate=method.learning_rate,
+        start=max((term.start for term in terms), key=["exact", "near", "elsewhere"].index),
+        sites="; ".join(filter(None, (term.expression() for term in terms))),
+        trains=counting.formula(method),
+        merges=can,
+        unmergeable=why,
+        structure=properties,
+        refused={} if undrawn else combining.refused(method),
+        advice=advice(names, properties.get("workspace", "")),
+        undrawn=undrawn,
+        marks=found,
+    )
+
+
+def _complete(properties: dict[str, str], method: Method) -> dict[str, str]:
+    """The properties with the module's complexity: what the numbers of one layer grow with, where they are a network.
+
+    A vector and stored tokens cost nothing that grows, and what reads other tokens costs by their number T.
+    """
+    inside = properties["intra-connectivity"]
+    grows = "T" if "across tokens" in inside else counting.growth(method) if "MLP" in inside else "1"
+    return {**properties, "module complexity": f"O({grows})"} if grows else properties
+
+
+def drawn(method: Method) -> tuple[Mark, ...]:
+    """What it does to the block that is drawn. Raises what `attach` raises."""
+    adapter = attach(reference(), method)
+    try:
+        return marks(adapter)
+    finally:
+        detach(reference())
