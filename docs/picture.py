@@ -14,6 +14,7 @@ from graft.attach import attach, detach
 from graft.drawing import Mark, marks
 from graft.drawing.block import COLUMNS, KINDS
 from graft.drawing.svg import BOTTOM, COLORS, SPAN, WIDTH, Colors, block, column, legend, opening, path, rect, text
+from graft.errors import GraftError
 
 TOP, ROW = BOTTOM + 22, 30
 
@@ -44,7 +45,7 @@ def picture(theme: str) -> str:
 
 @cache
 def lines() -> tuple[Line, ...]:
-    """Every method of graft, those that act alike next to each other."""
+    """Every method of graft that this model can take, those that act alike next to each other."""
     from transformers import LlamaConfig
 
     model = skeleton(
@@ -53,7 +54,10 @@ def lines() -> tuple[Line, ...]:
     )  # fmt: skip
     found = []
     for entry in catalogue.own().values():
-        adapter = attach(model, getattr(graft, entry.class_name)())
+        try:
+            adapter = attach(model, getattr(graft, entry.class_name)())
+        except GraftError:
+            continue  # this model cannot take it; the reference says why
         found.append(Line(entry.class_name, marks(adapter), sum(tensor.numel() for tensor in adapter.parameters())))
         detach(model)
     kinds = list(KINDS)

@@ -1,34 +1,29 @@
 """Tables inside written pages. `<!-- methods -->` … `<!-- /methods -->` in a page holds what `methods()` here gives."""
 
 import csv
-import importlib
-import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import graft
-from graft import catalogue
+from graft import catalogue, portrait
 from graft.anatomy import skeleton
 from graft.data import tasks as task_files
 from graft.data.kinds import KINDS
 from graft.data.rows import ALLOWANCES
-from graft.errors import Refused
+from graft.errors import GraftError
 from graft.page import costs, words
+from graft.page.words import NOTHING
+from graft.portrait import choosing, written
+from graft.verbs.methods import FAMILIES, place
 
 RESULTS = Path(__file__).parent / "results.csv"
 SHOWN = ("trainable", "stored_bytes", "training_seconds", "peak_bytes")
-FAMILIES = {
-    "parameter": "Change the parameters", "function": "Change what passes", "selective": "Train some of the base's own",
-    "input": "Add to the input", "side": "A network beside the base", "hybrid": "Sums",
-}  # fmt: skip
 STARTS = {"exact": "yes", "near": "nearly", "elsewhere": "no"}
 BERT: dict[str, Any] = {"architectures": ["BertForSequenceClassification"]}
 LLAMA: dict[str, Any] = {"vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 11008,
          "num_attention_heads": 32, "architectures": ["LlamaForCausalLM"]}  # fmt: skip
-TINY: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "vocab_size": 32}  # fmt: skip
 
 
 def methods() -> str:
@@ -36,18 +31,28 @@ def methods() -> str:
     from transformers import BertConfig, LlamaConfig
 
     sizes = [skeleton(BertConfig(**BERT)), skeleton(LlamaConfig(**LLAMA))]
-    entries = [getattr(graft, entry.class_name) for entry in catalogue.methods().values()]
+    entries = [getattr(graft, entry.class_name) for entry in catalogue.own().values()]
     text = ""
-    for family in sorted({kind.family for kind in entries}, key=list(FAMILIES).index):
-        text += f"\n### {FAMILIES[family]}\n\n"
+    for family in sorted({kind.family for kind in entries}, key=place):
+        text += f"\n### {FAMILIES.get(family, family)}\n\n"
         text += "| | computes | starts as the base | merges | learning rate | BERT-base | Llama 7B | stored |\n"
         text += "|---|---|---|---|---|---|---|---|\n"
         for kind in sorted((kind for kind in entries if kind.family == family), key=lambda kind: kind.__name__):
-            counts = [_counts(model, kind()) for model in sizes]
+            counts = [portrait.costs(kind(), model) for model in sizes]
             link = f"[{kind.__name__}](reference/methods.md#{kind.slug()})"
             cells = [link, _formula(kind), STARTS[kind.start], _merges(kind), f"{kind.learning_rate:g}"]
-            cells += [f"{found.trainable:,}" for found in counts]
-            text += f"| {' | '.join([*cells, costs.cost('stored_bytes').shown(counts[1].stored)])} |\n"
+            cells += [NOTHING if found.refused else f"{found.trainable:,}" for found in counts]
+            stored = counts[1].stored or None
+            text += f"| {' | '.join([*cells, costs.cost('stored_bytes').shown(stored)])} |\n"
+    return text
+
+
+def choices() -> str:
+    """What is known of when a method is a good choice, with its source."""
+    text = "| for | choose | because | says |\n|---|---|---|---|\n"
+    for each in choosing.KNOWN:
+        named = ", ".join(f"[{_title(name)}](reference/methods.md#{name})" for name in each.methods)
+        text += f"| {each.task} | {named or f'what acts in: {each.workspace}'} | {each.said} | {each.source} |\n"
     return text
 
 
@@ -120,38 +125,19 @@ def _title(name: str) -> str:
     return entry.class_name if entry else name.replace("_", "-")
 
 
-def _counts(model: Any, method: Any) -> Any:
-    adapter = graft.attach(model, method, head=False)
-    try:
-        return adapter.counts
-    finally:
-        graft.detach(model)
-
-
 def _merges(kind: Any) -> str:
-    """Whether it does, tried on a model with biases and on one without."""
-    from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
-
-    can = []
-    for model in (BertModel(BertConfig(**TINY)), LlamaModel(LlamaConfig(**TINY))):
-        if kind.in_place:
-            return "is in the weights"
-        graft.attach(model, kind())
-        try:
-            graft.merge(model)
-            can.append(True)
-        except Refused:
-            can.append(False)
-    return "yes" if all(can) else "where the model has biases" if can[0] else "no"
+    try:
+        return portrait.merges(kind())[0]
+    except GraftError:
+        return NOTHING
 
 
 def _formula(kind: Any) -> str:
     """The first formula of the method's own file; methods without one say what they do."""
-    described = inspect.getdoc(importlib.import_module(kind.__module__)) or ""
-    found = re.search(r"^ {4}(\S.*)$", described, re.MULTILINE)
-    if not found:
-        return described.partition("\n")[0].replace("|", "\\|")
-    return "`" + re.sub(r"\s{2,}", " ", found[1]).replace("|", "\\|") + "`"
+    described = written.description(kind)
+    first = next(iter(written.formulas(described)), "")
+    said = f"`{re.sub(r'[ ]{2,}', ' ', first)}`" if first else described.partition("\n")[0]
+    return said.replace("|", "\\|")
 
 
-TABLES = {table.__name__: table for table in (methods, kinds, tasks, allowances, results)}
+TABLES = {table.__name__: table for table in (methods, choices, kinds, tasks, allowances, results)}

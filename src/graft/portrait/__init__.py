@@ -3,7 +3,7 @@
 from graft.portrait.costs import Costs, costs
 from graft.portrait.counting import formula
 from graft.portrait.merging import merges
-from graft.portrait.portrait import Portrait, drawn, portrait
+from graft.portrait.portrait import Portrait, drawn, portrait, properties
 from graft.portrait.showing import show
 
-__all__ = ["Costs", "Portrait", "costs", "drawn", "formula", "merges", "portrait", "show"]
+__all__ = ["Costs", "Portrait", "costs", "drawn", "formula", "merges", "portrait", "properties", "show"]

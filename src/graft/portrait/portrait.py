@@ -51,10 +51,10 @@ def portrait(method: Method) -> Portrait:
     kinds = [type(term) for term in terms] if kind is Sum else [kind]
     texts = [written.description(each) for each in kinds]
     entries = [entry for each in kinds if (entry := catalogue.outside(each))]
-    found, properties, undrawn = UNDRAWN, {}, ""
+    found, traits, undrawn = UNDRAWN, {}, ""
     can, why = "no", ""
     try:
-        found, properties = drawn(method), _complete(structure(method), method)
+        found, traits = drawn(method), properties(method)
         can, why = merges(method)
     except GraftError as error:
         undrawn = str(error)
@@ -75,22 +75,24 @@ def portrait(method: Method) -> Portrait:
         trains=counting.formula(method),
         merges=can,
         unmergeable=why,
-        structure=properties,
+        structure=traits,
         refused={} if undrawn else combining.refused(method),
-        advice=advice(names, properties.get("workspace", "")),
+        advice=advice(names, traits.get("workspace", "")),
         undrawn=undrawn,
         marks=found,
     )
 
 
-def _complete(properties: dict[str, str], method: Method) -> dict[str, str]:
-    """The properties with the module's complexity: what the numbers of one layer grow with, where they are a network.
+def properties(method: Method) -> dict[str, str]:
+    """The structural properties with the module's complexity. Raises what `attach` raises on a small decoder.
 
-    A vector and stored tokens cost nothing that grows, and what reads other tokens costs by their number T.
+    A vector and stored tokens cost nothing that grows, what reads other tokens costs by their number T, and a network
+    by what the numbers of one layer grow with, where a formula says that.
     """
-    inside = properties["intra-connectivity"]
+    found = structure(method)
+    inside = found["intra-connectivity"]
     grows = "T" if "across tokens" in inside else counting.growth(method) if "MLP" in inside else "1"
-    return {**properties, "module complexity": f"O({grows})"} if grows else properties
+    return {**found, "module complexity": f"O({grows})"} if grows else found
 
 
 def drawn(method: Method) -> tuple[Mark, ...]:
