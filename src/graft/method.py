@@ -28,6 +28,7 @@ from graft.errors import BadInput, Refused
 
 if TYPE_CHECKING:
     from graft.anatomy import Anatomy
+    from graft.attach.adapter import Adapter
     from graft.attach.call import Call
 
 Activation = Literal["relu", "gelu", "gelu_new", "silu", "tanh"]
@@ -176,6 +177,13 @@ class Method:
         """The site expression this method asks for."""
         return getattr(self, "sites", "")
 
+    def upon(self, adapters: "Mapping[str, Adapter]") -> "tuple[Method, Mapping[str, Tensor]]":
+        """This method on a model with these adapters: as it is there, and tensors that its parts begin with, by name.
+
+        For methods that take something from other adapters. Raises BadInput and Refused where it cannot be had.
+        """
+        return self, {}
+
     def build(self, site: Site) -> Part:
         """One part for one site. `site.weight` and `site.bias` are readable."""
         raise NotImplementedError
@@ -250,6 +258,11 @@ class Sum(Method):
 
     def serving(self) -> "Method":
         return Sum(tuple(term.serving() for term in self.terms))
+
+    def upon(self, adapters: "Mapping[str, Adapter]") -> "tuple[Method, Mapping[str, Tensor]]":
+        found = [term.upon(adapters) for term in self.terms]
+        tensors = {f"{i}.{name}": tensor for i, (_, own) in enumerate(found) for name, tensor in own.items()}
+        return Sum(tuple(term for term, _ in found)), tensors
 
     @property
     def learning_rate(self) -> float:  # type: ignore[override]

@@ -96,6 +96,15 @@ class Adapter:
         for key, part in self.parts.items():
             part.resize({name.removeprefix(f"{key}."): s for name, s in shapes.items() if name.startswith(f"{key}.")})
 
+    @torch.no_grad()
+    def begin(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy tensors into the parts, by the key of the part and the name in it."""
+        self.resize({name: tensor.shape for name, tensor in tensors.items()})
+        for key, part in self.parts.items():
+            for name, live in part.state_dict().items():
+                if (given := tensors.get(f"{key}.{name}")) is not None:
+                    live.copy_(given)
+
     @property
     def coverage(self) -> dict[str, int]:
         """How many sites of each role were reached. Attaching refuses when one that was asked for is missing."""

@@ -43,8 +43,11 @@ def attach(
     _refuse_arguments(model, method, name, head)
     record = grafted(model) or Grafted(model, examine(model))
     _refuse_conflicts(record, method, name)
+    method, given = method.upon(record.adapters)
     placed, remarks = _grow(record, method, head, tokenizer)
     adapter = Adapter(name, method, placed, model, remarks)
+    if given:
+        adapter.begin(given)
     plans = [(item, jobs_of(item)) for item in placed]
     if not record.adapters:
         _begin(record)

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graft.method import Part
+
 
 class Proxy:
     """Reads like `module`, except for the attributes in `values`. `type(module).forward(proxy, x)` runs on them."""
 
-    def __init__(self, module: nn.Module, values: Mapping[str, Tensor]) -> None:
+    def __init__(self, module: nn.Module, values: Mapping[str, Any]) -> None:
         self.__dict__["_module"] = module
         self.__dict__["_values"] = dict(values)
 
@@ -50,5 +52,7 @@ def in_dtype(part: nn.Module, dtype: torch.dtype) -> Any:
     """
     if not dtype.is_floating_point:
         return part
-    cast = {name: tensor.to(dtype) for name, tensor in part.named_parameters(recurse=False) if tensor.dtype != dtype}
+    cast: dict[str, Any] = {n: t.to(dtype) for n, t in part.named_parameters(recurse=False) if t.dtype != dtype}
+    if cast:  # parts that it runs itself, likewise
+        cast |= {n: in_dtype(own, dtype) for n, own in part.named_children() if isinstance(own, Part) and own.verbs()}
     return Proxy(part, cast) if cast else part
