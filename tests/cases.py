@@ -18,6 +18,7 @@ OWN = {
     "adalora": {"init_rank": 4, "target_rank": 3},
     "intrinsic_subspace": {"dimension": 64},
     "adapter_drop": {"drop": 1},
+    "adapter_fusion": {"hosts": tuple(f"houlsby(bottleneck={r}, std=0.3, train_layernorm=False)" for r in (8, 4))},
 }
 SUMS = {"lora+prefix_tuning": ("lora", "prefix_tuning"), "prompt_tuning+dora": ("prompt_tuning", "dora")}
 NAMES = (*catalogue.methods(), *SUMS)
