@@ -87,11 +87,16 @@ def properties(method: Method) -> dict[str, str]:
     """The structural properties with the module's complexity. Raises what `attach` raises on a small decoder.
 
     A vector and stored tokens cost nothing that grows, what reads other tokens costs by their number T, and a network
-    by what the numbers of one layer grow with, where a formula says that.
+    by what the numbers of one layer grow with, where a formula says that. What is in place has no module of its own.
     """
     found = structure(method)
-    inside = found["intra-connectivity"]
-    grows = "T" if "across tokens" in inside else counting.growth(method) if "MLP" in inside else "1"
+    inside = set(found["intra-connectivity"].split("; "))
+    if found["insertion form"] == "in place":
+        return found
+    if "dense: across tokens" in inside:
+        grows = "T"
+    else:
+        grows = "1" if inside <= {"none: parameter vector", "dense: embedding"} else counting.growth(method)
     return {**found, "module complexity": f"O({grows})"} if grows else found
 
 
