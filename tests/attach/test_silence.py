@@ -18,9 +18,16 @@ from graft.methods.prompt_tuning import PromptTuning
 from graft.methods.top_layers import TopLayers
 
 # What acts in layers alone; the others have their own tests.
-LAYERED = [
-    n for n in cases.NAMES if n not in ("top_layers", "ladder_side", "prompt_tuning", "p_tuning", "prompt_tuning+dora")
-]
+OUTSIDE = (
+    "top_layers",
+    "ladder_side",
+    "prompt_tuning",
+    "p_tuning",
+    "prompt_tuning+dora",
+    "weighted_sum",
+    "side_tuning",
+)
+LAYERED = [name for name in cases.NAMES if name not in OUTSIDE]
 MODELS = ("llama", "bert", "gpt2", "t5", "bart")
 GREEDY = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
 
