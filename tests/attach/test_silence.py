@@ -26,6 +26,7 @@ OUTSIDE = (
     "prompt_tuning+dora",
     "weighted_sum",
     "side_tuning",
+    "res_tuning_bypass",
 )
 LAYERED = [name for name in cases.NAMES if name not in OUTSIDE]
 MODELS = ("llama", "bert", "gpt2", "t5", "bart")
