@@ -18,7 +18,7 @@ OWN = {
     "adalora": {"init_rank": 4, "target_rank": 3},
     "intrinsic_subspace": {"dimension": 64},
     "adapter_drop": {"drop": 1},
-    "adapter_fusion": {"hosts": tuple(f"houlsby(bottleneck={r}, std=0.3, train_layernorm=False)" for r in (8, 4))},
+    "adapter_fusion": {"hosts": tuple(f"houlsby(bottleneck={r}, std=0.15, train_layernorm=False)" for r in (8, 4))},
 }
 SUMS = {"lora+prefix_tuning": ("lora", "prefix_tuning"), "prompt_tuning+dora": ("prompt_tuning", "dora")}
 NAMES = (*catalogue.methods(), *SUMS)
@@ -53,7 +53,8 @@ def move(adapter: Adapter, seed: int = 1, by: float = 0.2) -> None:
 def suits(name: str, model: str) -> bool:
     """Whether a method can be put on a model at all."""
     unreachable = model in UNINTERFACED and any(word in name for word in KEYS)
-    return not unreachable and not (model in FUSED and name in TOKENWISE) and not (model in ROUND and name in BLOCKWISE)
+    fits = (model not in where or name not in which for where, which in MISFITS)
+    return not unreachable and all(fits)
 
 
 # Methods that add keys and values, or tokens in front of layers.
@@ -64,6 +65,13 @@ FUSED = ("mixtral", "qwen3_moe", "gpt_oss")
 # Methods that tell blocks apart, and cannot where one module runs as several.
 BLOCKWISE = ("adapter_drop",)
 ROUND = ("albert",)
+# Methods that make tokens of the whole row, and cannot where a token must not see those behind it.
+ROWWISE = ("idpt", "upl")
+DECODERS = (
+    "gpt2", "gpt_neox", "opt", "bloom", "falcon", "falcon_multi_query", "falcon_multi_head", "llama", "mistral",
+    "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "olmo2", "mixtral", "qwen3_moe", "gpt_oss",
+)  # fmt: skip
+MISFITS = ((FUSED, TOKENWISE), (ROUND, BLOCKWISE), (DECODERS, ROWWISE))
 # Methods that add virtual tokens.
 TOKENS = ("prompt", "p_tuning")
 # Their attention does not go through transformers' attention interface, so virtual keys are refused there.
