@@ -23,10 +23,10 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Imports go one way: a file may import from lines above its own, and from its own folder.
 ORDER = [
     ["errors"],
-    ["bases", "catalogue", "files", "limits", "memory", "progress"],
+    ["bases", "catalogue", "files", "limits", "memory", "progress", "values"],
     ["anatomy", "statistics"],
     ["method"],
-    ["sparse"],
+    ["composition", "sparse"],
     ["methods", "attach"],
     ["drawing"],
     ["portrait"],

@@ -11,13 +11,10 @@ Nothing else about a method matters to the rest of graft. A part defines any of
 and never asks what kind of layer, model, adapter name or device it sits on: the engine in `graft.attach` owns that.
 """
 
-import difflib
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +22,9 @@ from torch import Tensor, nn
 from graft import catalogue
 from graft.anatomy.site import Site
 from graft.errors import BadInput, Refused
+from graft.values import allowed
+from graft.values import check as check
+from graft.values import positive as positive
 
 if TYPE_CHECKING:
     from graft.anatomy import Anatomy
@@ -38,14 +38,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(nn.functional.gelu, approximate="tanh"),
     "silu": nn.functional.silu,
     "tanh": torch.tanh,
-}
-
-# What a plain annotation allows: in words, and as a test.
-PLAIN: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    bool: ("True or False", lambda value: isinstance(value, bool)),
-    int: ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
-    float: ("a number", lambda value: type(value) in (int, float) and math.isfinite(value)),
-    str: ("text", lambda value: isinstance(value, str)),
 }
 
 VERBS = ("before", "after", "params", "keys_values", "tokens")
@@ -62,6 +54,7 @@ class Part(nn.Module):
     length: int = 0  # virtual tokens or keys it adds; real tokens' positions move by as many
     reads_residual: bool = False  # whether `after` asks the call for the residual stream
     reads_input: bool = False  # whether `keys_values` asks the call for what enters the attention
+    reads_row: Literal["embeds", "states"] | None = None  # what `tokens` at `embed` asks the call for, of whole rows
     trims: bool = True  # whether the outputs at virtual tokens are cut off again
     listens: bool = False  # whether it only looks at what passes its site, and changes nothing there
     in_layer: int | None = None  # which layer it acts in, where its method has to know
@@ -88,7 +81,10 @@ class Part(nn.Module):
         raise NotImplementedError
 
     def tokens(self, call: "Call") -> Tensor:
-        """Virtual tokens: (n, embedding width) at `embed`, (n, width) at a `layer`, which gives none to the next."""
+        """Virtual tokens: (n, embedding width) at `embed`, (n, width) at a `layer`, which gives none to the next.
+
+        With `reads_row` each row has its own: (batch, n, embedding width).
+        """
         raise NotImplementedError
 
     @classmethod
@@ -260,9 +256,7 @@ class Sum(Method):
         return Sum(tuple(term.serving() for term in self.terms))
 
     def upon(self, adapters: "Mapping[str, Adapter]") -> "tuple[Method, Mapping[str, Tensor]]":
-        found = [term.upon(adapters) for term in self.terms]
-        tensors = {f"{i}.{name}": tensor for i, (_, own) in enumerate(found) for name, tensor in own.items()}
-        return Sum(tuple(term for term, _ in found)), tensors
+        return joined([term.upon(adapters) for term in self.terms])
 
     @property
     def learning_rate(self) -> float:  # type: ignore[override]
@@ -270,36 +264,22 @@ class Sum(Method):
         return min(term.learning_rate for term in self.terms)
 
 
-def allowed(method: Method, name: str, kind: Any, default: Any) -> None:
-    """Refuse a hyperparameter whose value is not of its annotated type, or not one of its words."""
-    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    words = [word for each in kinds if get_origin(each) is Literal for word in get_args(each)]
-    plain = {each: PLAIN[each] for each in kinds if each in PLAIN}
-    value = getattr(method, name)
-    if not words and len(plain) < len(kinds):
-        return  # something richer, which the method checks itself
-    if value in words or any(fits(value) for _, fits in plain.values()):
-        return
-    said = " or ".join([*(text for text, _ in plain.values()), *(repr(word) for word in words)])
-    near = difflib.get_close_matches(str(value), map(str, words), n=1)
-    check(
-        False, method, name, f"must be {said}", f"Did you mean {near[0]!r}?" if near else f"The default is {default!r}."
-    )
+def joined(found: "Iterable[tuple[Method, Mapping[str, Tensor]]]") -> tuple[Sum, dict[str, Tensor]]:
+    """One sum of methods that come with tensors, by the keys of their parts, and these by the keys in the sum.
 
-
-def positive(method: Method, *names: str) -> None:
-    """Refuse hyperparameters that must be whole numbers of at least 1."""
-    for name in names:
-        fits = isinstance(getattr(method, name), int) and getattr(method, name) >= 1
-        check(fits, method, name, "must be at least 1", "Try 8.")
-
-
-def check(condition: bool, method: Method, name: str, rule: str, remedy: str) -> None:
-    """Refuse an impossible hyperparameter: what was wrong, what was seen, what to do."""
-    if not condition:
-        seen = getattr(method, name)
-        raise BadInput(f"{type(method).__name__}: {name} {rule}, got {seen!r}. {remedy}")
+    Tensors of a task head, of which an adapter has one, are those of the last that has them.
+    """
+    terms: list[Method] = []
+    tensors: dict[str, Tensor] = {}
+    for method, own in found:
+        for name, tensor in own.items():
+            number, _, rest = name.partition(".")
+            if number != "head":
+                place = (int(number), rest) if len(method.methods()) > 1 else (0, name)
+                name = f"{len(terms) + place[0]}.{place[1]}"
+            tensors[name] = tensor
+        terms += method.methods()
+    return Sum(tuple(terms)), tensors
 
 
 class StandIn(Part):

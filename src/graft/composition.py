@@ -1,0 +1,96 @@
+"""Adapters that are on a model, made into one more: a value that `graft.attach` takes like a method.
+
+    graft.attach(model, graft.Stack(("language", "task")), "both")
+    graft.attach(model, graft.Average(("monday", "tuesday"), weights=(0.7, 0.3)), "mean")
+
+What is attached is an ordinary adapter with copies of the tensors: it trains, is saved and merges as such, and the
+adapters that it came from may go. Side by side instead of one after the other is `graft.Parallel`, with an attention
+that chooses `graft.AdapterFusion`, one for each row of a batch `graft.use(model, ["language", "task"])`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from torch import Tensor
+
+from graft.errors import BadInput, Refused
+from graft.method import Method, check, joined
+
+if TYPE_CHECKING:
+    from graft.attach.adapter import Adapter
+
+
+@dataclass(frozen=True)
+class Stack(Method):
+    """Adapters one after the other, each on what the ones before it leave (MAD-X, arXiv 2005.00052). Becomes a sum."""
+
+    adapters: Annotated[tuple[str, ...], "their names, the first to act first"] = ()
+
+    def upon(self, adapters: "Mapping[str, Adapter]") -> tuple[Method, dict[str, Tensor]]:
+        return joined([(each.method.serving(), tensors(each)) for each in chosen(self, self.adapters, adapters)])
+
+
+@dataclass(frozen=True)
+class Average(Method):
+    """The weighted sum of the tensors of adapters of one method (model soups, arXiv 2203.05482). Stays that method.
+
+    Meant for adapters that began alike: the average of A and of B of two LoRA is not that of their updates B·A.
+    """
+
+    adapters: Annotated[tuple[str, ...], "their names"] = ()
+    weights: Annotated[tuple[float, ...], "of each; all alike, and 1 together, where none are given"] = ()
+
+    def upon(self, adapters: "Mapping[str, Adapter]") -> tuple[Method, dict[str, Tensor]]:
+        given = chosen(self, self.adapters, adapters)
+        shares = weights(self, self.weights, len(given))
+        first, *others = (each.method.serving() for each in given)
+        for name, other in zip(self.adapters[1:], others, strict=True):
+            if other != first:
+                raise BadInput(
+                    f"Average: {name!r} is {other} and {self.adapters[0]!r} is {first}. Average adapters of one method "
+                    "with the same hyperparameters, or put them side by side with Parallel."
+                )
+        found = [tensors(each) for each in given]
+        if odd := [key for key in found[0] if any(each.keys() != found[0].keys() for each in found)
+                   or any(each[key].shape != found[0][key].shape for each in found)]:  # fmt: skip
+            raise BadInput(f"Average: the adapters have different tensors, as {odd[0]}. Average adapters of one kind.")
+        return first, {key: _mean(key, [each[key] for each in found], shares) for key in found[0]}
+
+
+def _mean(key: str, values: list[Tensor], shares: tuple[float, ...]) -> Tensor:
+    if values[0].is_floating_point():
+        return sum((share * value for share, value in zip(shares, values, strict=True)), values[0].new_zeros(()))
+    if any(not value.equal(values[0]) for value in values):
+        raise Refused(f"Average: {key} holds places, which differ and have no mean. Put them side by side: Parallel.")
+    return values[0]
+
+
+def chosen(method: Method, names: tuple[str, ...], adapters: "Mapping[str, Adapter]") -> "list[Adapter]":
+    """The adapters of these names. Raises BadInput for fewer than two and for one that is not there, Refused for one
+    that trains the base's own tensors."""
+    kind = type(method).__name__
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise BadInput(f"{kind}: it needs at least two adapters, each named once, got {names!r}.")
+    if missing := [name for name in names if name not in adapters]:
+        raise BadInput(
+            f"{kind}: there is no adapter {', '.join(missing)} on this model; attached are: "
+            f"{', '.join(adapters) or 'none'}. Load it first: graft.load(model, folder, name={missing[0]!r})."
+        )
+    found = [adapters[name] for name in names]
+    if trained := [each.name for each in found if each.trained]:
+        raise Refused(f"{kind}: {trained[0]!r} trains the base's own tensors, of which there is one set.")
+    return found
+
+
+def weights(method: Method, given: tuple[float, ...], count: int) -> tuple[float, ...]:
+    """The weights of so many adapters: all alike where none are given. Raises BadInput."""
+    numbers = isinstance(given, tuple) and all(type(each) in (int, float) and math.isfinite(each) for each in given)
+    check(numbers and len(given) in (0, count), method, "weights", f"must be {count} numbers, or none", "Try none.")
+    return given or (1 / count,) * count
+
+
+def tensors(adapter: "Adapter") -> dict[str, Tensor]:
+    """What is stored of an adapter, by the key of the part and the name in it."""
+    return {f"{k}.{n}": t.detach() for k, part in adapter.deployed().items() for n, t in part.state_dict().items()}
