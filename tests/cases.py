@@ -18,6 +18,7 @@ OWN = {
     "adalora": {"init_rank": 4, "target_rank": 3},
     "intrinsic_subspace": {"dimension": 64},
     "adapter_drop": {"drop": 1},
+    "parallel": {"hosts": ("lora(rank=3)", "lora(rank=2)"), "weights": (0.7, -0.4)},
     "adapter_fusion": {"hosts": tuple(f"houlsby(bottleneck={r}, std=0.15, train_layernorm=False)" for r in (8, 4))},
 }
 SUMS = {"lora+prefix_tuning": ("lora", "prefix_tuning"), "prompt_tuning+dora": ("prompt_tuning", "dora")}

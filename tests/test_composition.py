@@ -92,7 +92,7 @@ def test_what_is_stored_smaller_is_composed_as_it_is_stored() -> None:
 
 
 @pytest.mark.parametrize(("value", "said"), [
-    (lambda: graft.Stack(("a",)), "at least two adapters"),
+    (lambda: graft.Stack(("a",)), "needs at least two adapters"),
     (lambda: graft.Stack(("a", "a")), "each named once"),
     (lambda: graft.Stack(("a", "nope")), "no adapter nope on this model; attached are: a, b, c"),
     (lambda: graft.Average(("a", "b")), "put them side by side"),

@@ -72,7 +72,10 @@ def chosen(method: Method, names: tuple[str, ...], adapters: "Mapping[str, Adapt
     that trains the base's own tensors."""
     kind = type(method).__name__
     if len(names) < 2 or len(set(names)) < len(names):
-        raise BadInput(f"{kind}: it needs at least two adapters, each named once, got {names!r}.")
+        raise BadInput(
+            f"{kind}: it needs at least two adapters, each named once, as in adapters=('first', 'second'), got "
+            f"{names!r}."
+        )
     if missing := [name for name in names if name not in adapters]:
         raise BadInput(
             f"{kind}: there is no adapter {', '.join(missing)} on this model; attached are: "

@@ -13,13 +13,13 @@ from graft.checkpoint import load, save
 from graft.errors import BadInput, Refused
 from graft.memory import kept_bytes
 from graft.method import Method
-from graft.methods import read, spelled
 from graft.methods.adapter_drop import AdapterDrop
 from graft.methods.houlsby import Houlsby
 from graft.methods.lora import LoRA
 from graft.methods.mam import MAM
 from graft.methods.pfeiffer import Pfeiffer
 from graft.methods.prefix_tuning import PrefixTuning
+from graft.spelling import read, spelled
 from methods.sizes import TOTAL_T5, counts
 
 PFEIFFER = Pfeiffer(4)

@@ -158,14 +158,14 @@ def test_adapters_with_a_cache_keep_apart() -> None:
 @pytest.mark.parametrize(
     ("methods", "names", "error", "match"),
     [
-        ([], (), BadInput, "names no adapters"),
+        ([], (), BadInput, "needs at least two adapters"),
         ([], ("a", "b"), BadInput, r"no adapter a, b on this model; attached are: none\. Load it first"),
         ([Pfeiffer(4)], ("first", "b"), BadInput, r"no adapter b on this model; attached are: first"),
         ([Pfeiffer(4), Houlsby(4, train_layernorm=False)], NAMES, BadInput, r"different places: only 'second-1.0' at"),
         ([Pfeiffer(4), Pfeiffer(4, sites="ffn @ 0")], NAMES, BadInput, r"only 'first' at decoder\.1\.ffn, one of 1"),
         ([Houlsby(4), Houlsby(4)], NAMES, Refused, r"'first' .*norm\.input_layernorm it does something else"),
         ([PrefixTuning(2), PrefixTuning(2)], NAMES, Refused, r"attention it does something else"),
-        ([MAM(2, bottleneck=2), Pfeiffer(4)], NAMES, Refused, "cannot be fused"),
+        ([MAM(2, bottleneck=2), Pfeiffer(4)], NAMES, Refused, "cannot be one of them"),
         ([LoRA(2) + Pfeiffer(4), Pfeiffer(4)], NAMES, Refused, "it is a sum of methods"),
     ],
 )

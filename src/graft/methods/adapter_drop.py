@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from graft.anatomy.site import Site
 from graft.errors import BadInput, Refused
 from graft.method import Method, Part, check, positive
-from graft.methods import read, spelled
+from graft.spelling import read, spelled
 
 
 @dataclass(frozen=True)
