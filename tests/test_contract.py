@@ -46,7 +46,7 @@ def terms(method: Method) -> tuple[Method, ...]:
 @pytest.mark.parametrize(("model_name", "name"), REFUSED)
 def test_what_a_model_cannot_take_is_refused_and_leaves_no_trace(model_name: str, name: str) -> None:
     model = zoo.tiny(model_name)
-    with pytest.raises((NotApplied, Refused), match=r"attention interface|fused experts|several blocks"):
+    with pytest.raises((NotApplied, Refused), match=r"attention interface|fused experts|several blocks|whole row"):
         attach(model, cases.method(name))
     assert grafted(model) is None
 

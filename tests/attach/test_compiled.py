@@ -8,7 +8,8 @@ import cases
 import zoo
 
 FAST = [("llama", "lora"), ("llama", "ia3"), ("bert", "prefix_tuning")]
-SLOW = [(model, name) for model in ("llama", "bert", "t5") for name in cases.NAMES if (model, name) not in FAST]
+SLOW = [(model, name) for model in cases.FEW for name in cases.NAMES
+        if (model, name) not in FAST and cases.suits(name, model)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("model_name", "name"), [*FAST, *(pytest.param(*p, marks=pytest.mark.slow) for p in SLOW)])

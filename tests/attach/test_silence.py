@@ -27,6 +27,8 @@ OUTSIDE = (
     "weighted_sum",
     "side_tuning",
     "res_tuning_bypass",
+    "idpt",
+    "upl",
 )
 LAYERED = [name for name in cases.NAMES if name not in OUTSIDE]
 MODELS = ("llama", "bert", "gpt2", "t5", "bart")

@@ -163,8 +163,7 @@ def test_several_sizes_change_in_proportion() -> None:
     assert tokens > 8 and rank == round(tokens / 2)
 
 
-@pytest.mark.parametrize("name", cases.NAMES)
-@pytest.mark.parametrize("on", ["llama", "bert", "t5"])
+@pytest.mark.parametrize(("name", "on"), [(n, m) for n in cases.NAMES for m in cases.FEW if cases.suits(n, m)])
 def test_every_method_is_matched_or_told(name: str, on: str) -> None:
     model = zoo.tiny(on)
     method = cases.method(name)

@@ -32,6 +32,8 @@ class Call:
     late         how many of `shift` come behind the embedding, where learned positions have been added already
     inserted     where virtual tokens stand among the real ones; `trims`: whether the outputs there are cut off
     captured     what passed earlier in this call; `narrowed`: the same, as the rows of one adapter see it
+    embeds       each row's embeddings (batch, n, embedding width), for parts that make virtual tokens of them
+    states       what the stack makes of each row without any adapter (batch, n, width), where such a part asks for it
     kept         what one stack leaves for another, also from one forward to the next
     rows, batch  which rows, of how many, a narrowed call is about
     """
@@ -53,6 +55,8 @@ class Call:
     trims: bool = True
     captured: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     narrowed: dict[str, dict[tuple[str, str], Tensor]] = field(default_factory=dict)
+    embeds: Tensor | None = None
+    states: Tensor | None = None
     kept: dict[str, Tensor] = field(default_factory=dict)
     rows: Tensor | None = None
     batch: int = 0
@@ -117,6 +121,13 @@ class Call:
         if self.mask is None:
             return None
         return self.mask[:, : int(self.past) + size].bool()
+
+    def mean(self, each: Tensor) -> Tensor:
+        """(batch, n, width) of rows without virtual tokens → (batch, width): the mean over each row's real tokens."""
+        if self.mask is None:
+            return each.mean(1)
+        share = self.mask.to(each.dtype)
+        return torch.einsum("bn,bnd->bd", share, each) / share.sum(1, keepdim=True).clamp(min=1)
 
     def virtual(self) -> Tensor | None:
         """(batch or 1, n): which inputs are virtual tokens, or None without any among them."""

@@ -119,8 +119,8 @@ def narrow(call: Call, name: str, rows: Tensor, size: int) -> Call:
     captured = call.narrowed.setdefault(name, {})
     captured |= {key: value[rows] for key, value in call.captured.items() if len(value) == size}
 
-    def own(mask: Tensor | None) -> Tensor | None:
-        return None if mask is None else mask[call.rows_of(name, len(mask), mask.device)]
+    def own(whole: Tensor | None) -> Tensor | None:
+        return None if whole is None else whole[call.rows_of(name, len(whole), whole.device)]
 
     return replace(
         call,
@@ -128,6 +128,8 @@ def narrow(call: Call, name: str, rows: Tensor, size: int) -> Call:
         captured=captured,
         mask=own(call.mask),
         memory_mask=own(call.memory_mask),
+        embeds=own(call.embeds),
+        states=own(call.states),
         rows=rows,
         batch=size,
     )

@@ -66,6 +66,17 @@ def _expect_reachable(record: Grafted, item: Placed, site: Site) -> None:
                 )
 
 
+def _expect_whole_rows(record: Grafted, item: Placed) -> None:
+    """Refuse virtual tokens made of a row where its tokens must not see those behind them."""
+    stack = next(each for each in record.anatomy.stacks if item.site is not None and each.name == item.site.stack)
+    if item.part.reads_row is not None and stack.causal:
+        raise Refused(
+            f"{item.key}: {type(item.part).__qualname__} makes virtual tokens of the whole row, and every token of "
+            f"this {stack.name} would learn from them what stands behind it, in training the answer. Use an encoder "
+            "or an encoder-decoder, or a method with the same tokens for every row, such as prompt tuning."
+        )
+
+
 def _expect(condition: bool, item: Placed, rule: str) -> None:
     if not condition:
         raise Refused(f"{type(item.part).__qualname__} cannot act at {item.key}: {rule}. Choose other sites.")
@@ -78,6 +89,7 @@ def install(record: Grafted, name: str, item: Placed, jobs: Sequence[tuple[str, 
     item.part.train(module_at(record, home).training)  # or its dropout would be on in a model that is evaluated
     for path, job in jobs:
         if job.point == "tokens":
+            _expect_whole_rows(record, item)
             spot_at(record, home).add(name, job)
         elif job.point == "deep":
             _expect_reachable(record, item, job.site)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from graft.attach.call import Call, KeysValues
+from graft.attach.hooks import first_of, narrow
+from graft.attach.mode import in_mode
 from graft.attach.proxy import in_dtype
 from graft.attach.spot import Grafted, Spot
 from graft.attach.tokens import Insertion, plan
@@ -133,9 +135,26 @@ def _self_attentions(grafted: Grafted, spot: Spot) -> list[str]:
 
 
 def _tokens(spot: Spot, call: Call, name: str, like: Tensor) -> Tensor:
-    """All virtual tokens of one adapter, (n, embedding width)."""
+    """All virtual tokens of one adapter, (n, embedding width), or (rows, n, embedding width) if rows have their own."""
     jobs = spot.work[name].tokens
-    return torch.cat([in_dtype(job.part, like.dtype).tokens(call).to(like.dtype) for job in jobs])
+    each = [in_dtype(job.part, like.dtype).tokens(call).to(like.dtype) for job in jobs]
+    rows = max([0, *(len(tokens) for tokens in each if tokens.dim() == 3)])
+    return torch.cat([tokens.expand(rows, -1, -1) for tokens in each] if rows else each, -2)
+
+
+def _states(
+    grafted: Grafted, spot: Spot, module: Any, tokens: Iterable[str], inputs: Mapping[str, Any]
+) -> Tensor | None:
+    """What the stack makes of its rows without any adapter, in evaluation mode and without a graph; None where no part
+    asks for it."""
+    if not any(job.part.reads_row == "states" for name in tokens for job in spot.work[name].tokens):
+        return None
+    names, kept, grafted.names = grafted.names, grafted.kept, None
+    try:
+        with in_mode(module, training=False), torch.no_grad():
+            return first_of(module(**inputs))
+    finally:
+        grafted.names, grafted.kept = names, kept
 
 
 def _concatenate(
@@ -154,7 +173,8 @@ def _concatenate(
         embeds = grafted.model.get_submodule(spot.stack.embed or "")(inputs["input_ids"])
     counts = tuple(tokens.get(name, 0) if name else 0 for name in call.per_row(batch))
     insertion = plan(call.mask, batch, embeds.shape[1], counts, embeds.device)
-    virtual = _by_row(spot, call, tokens, embeds, insertion.most)
+    rows = replace(call, embeds=embeds, states=_states(grafted, spot, module, tokens, inputs))
+    virtual = _by_row(spot, rows, tokens, embeds, insertion.most)
     mask = call.mask
     if mask is None and insertion.source is not None:
         mask = torch.ones(batch, embeds.shape[1], dtype=torch.long, device=embeds.device)
@@ -181,12 +201,11 @@ def _by_row(spot: Spot, call: Call, names: Iterable[str], embeds: Tensor, most: 
     batch, _, width = embeds.shape
     virtual = embeds.new_zeros(batch, most, width)
     for name in names:
-        own = _tokens(spot, call, name, embeds)
-        own = nn.functional.pad(own, (0, 0, 0, most - len(own)))
         rows = call.rows_of(name, batch, embeds.device)
-        virtual = (
-            own.expand(batch, -1, -1) if rows is None else virtual.index_copy(0, rows, own.expand(len(rows), -1, -1))
-        )
+        own = _tokens(spot, call if rows is None else narrow(call, name, rows, batch), name, embeds)
+        own = nn.functional.pad(own, (0, 0, 0, most - own.shape[-2]))
+        own = own.expand(batch if rows is None else len(rows), -1, -1)
+        virtual = own if rows is None else virtual.index_copy(0, rows, own)
     return virtual
 
 
