@@ -40,7 +40,7 @@ def methods() -> str:
         for kind in sorted((kind for kind in entries if kind.family == family), key=lambda kind: kind.__name__):
             counts = [portrait.costs(kind(), model) for model in sizes]
             link = f"[{kind.__name__}](reference/methods.md#{kind.slug()})"
-            cells = [link, _formula(kind), STARTS[kind.start], _merges(kind), f"{kind.learning_rate:g}"]
+            cells = [link, _formula(kind), STARTS[kind().start], _merges(kind), f"{kind().learning_rate:g}"]
             cells += [NOTHING if found.refused else f"{found.trainable:,}" for found in counts]
             stored = counts[1].stored or None
             text += f"| {' | '.join([*cells, costs.cost('stored_bytes').shown(stored)])} |\n"

@@ -93,6 +93,8 @@ def hashes(n: int, key: str, device: torch.device) -> Tensor:
     def shifted(z: Tensor, by: int) -> Tensor:
         return (z >> by) & (2 ** (64 - by) - 1)  # torch's shift keeps the sign
 
+    if device.type == "meta":
+        return torch.empty(n, dtype=torch.int64, device=device)
     start = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little", signed=True)
     z = torch.arange(1, n + 1, device=device) * signed(0x9E3779B97F4A7C15) + start
     z = (z ^ shifted(z, 30)) * signed(0xBF58476D1CE4E5B9)
@@ -102,6 +104,8 @@ def hashes(n: int, key: str, device: torch.device) -> Tensor:
 
 def gaussian(n: int, key: str, device: torch.device) -> Tensor:
     """n numbers of N(0, 1) from `hashes`, by Box and Muller."""
+    if device.type == "meta":
+        return torch.empty(n, device=device)
     u, v = ((hashes(n, f"{key} {which}", device).double() + 0.5) / 2**53 for which in ("radius", "angle"))
     return ((-2 * u.log()).sqrt() * (2 * math.pi * v).cos()).float()
 
