@@ -1,7 +1,9 @@
 """Memory: the peak is what was taken, what a forward keeps is counted, and a lack of it is recognized."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,17 @@ def test_files_in_a_container_s_cache_are_room(
     monkeypatch.setattr(memory, "_GROUP", tmp_path)
     found = memory.available(torch.device("cpu"))
     assert found == room if room is not None else found > 2**20
+
+
+def test_counting_what_a_forward_keeps_keeps_none_of_it() -> None:
+    made: list[weakref.ref] = []
+
+    def forward() -> torch.Tensor:
+        x = torch.randn(50, 50, requires_grad=True)
+        y = x.softmax(-1)  # whose graph keeps its own output
+        made.extend((weakref.ref(x), weakref.ref(y)))
+        return y.square().sum()
+
+    assert memory.kept_bytes(forward) == 50 * 50 * 4  # y, which the square keeps too
+    gc.collect()
+    assert [each() for each in made] == [None, None]

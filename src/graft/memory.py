@@ -69,18 +69,17 @@ def available(device: torch.device) -> int:
 
 def kept_bytes(forward: Callable[[], Any]) -> int:
     """Bytes that a forward keeps for its backward, parameters left out, counted by autograd as it saves them."""
-    seen: dict[int, int] = {}
+    seen: dict[int, torch.UntypedStorage] = {}
 
-    def save(tensor: torch.Tensor) -> torch.Tensor:
+    def save(tensor: torch.Tensor) -> None:
+        # Not the tensor: one that a graph keeps of its own output would keep the graph, and neither ever went.
         if not isinstance(tensor, torch.nn.Parameter):
             storage = tensor.untyped_storage()
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
+            seen[storage.data_ptr()] = storage
 
-    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        result = forward()
-    del result
-    return sum(seen.values())
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda nothing: nothing):
+        forward()
+    return sum(storage.nbytes() for storage in seen.values())
 
 
 class Peak:

@@ -53,6 +53,6 @@ def in_dtype(part: nn.Module, dtype: torch.dtype) -> Any:
     if not dtype.is_floating_point:
         return part
     cast: dict[str, Any] = {n: t.to(dtype) for n, t in part.named_parameters(recurse=False) if t.dtype != dtype}
-    if cast:  # parts that it runs itself, likewise
-        cast |= {n: in_dtype(own, dtype) for n, own in part.named_children() if isinstance(own, Part) and own.verbs()}
+    inner = {n: in_dtype(own, dtype) for n, own in part.named_children() if isinstance(own, Part) and own.verbs()}
+    cast |= {n: own for n, own in inner.items() if isinstance(own, Proxy)}  # parts that it runs itself, likewise
     return Proxy(part, cast) if cast else part

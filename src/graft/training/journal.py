@@ -18,21 +18,30 @@ from graft.attach import Adapter
 from graft.errors import BadInput
 from graft.files import write_text
 from graft.training.mezo import MeZO, fingerprint
+from graft.training.trainer import GraftTrainer
 
 NAME = "mezo.log"
 STEP = struct.Struct("<ff")
 
 
 class Journal(TrainerCallback):
-    """Writes the journal of a run while it trains; on resuming cuts it to the steps that the checkpoint knows."""
+    """Writes the journal of a run while it trains; on resuming cuts it to the steps that the checkpoint knows.
 
-    def __init__(self, path: Path, adapter: Adapter, mezo: MeZO) -> None:
-        self.path, self.adapter, self.mezo = path, adapter, mezo
+    Steps of which two numbers do not tell all (`MeZO.whole`) have none.
+    """
+
+    def __init__(self, path: Path, trainer: GraftTrainer) -> None:
+        self.path, self.trainer = path, trainer
+        self.mezo: MeZO | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write the head, or cut the tail."""
+        mezo = self.trainer.mezo
+        if mezo is None or mezo.whole:
+            return
+        self.mezo = mezo
         if state.global_step == 0:
-            write_text(self.path, json.dumps(_head(self.adapter, self.mezo)) + "\n")
+            write_text(self.path, json.dumps(_head(self.trainer.adapter, mezo)) + "\n")
             return
         with self.path.open("r+b") as file:
             file.readline()
@@ -40,6 +49,8 @@ class Journal(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Add a step."""
+        if self.mezo is None:
+            return
         with self.path.open("ab") as file:
             file.write(STEP.pack(self.mezo.slope, self.mezo.factor))
 

@@ -125,9 +125,8 @@ def _train(
     watch = Watch(trainer, log, bar, history)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
-    trainer.create_optimizer()
-    if trainer.mezo is not None and log is not None and not trainer.mezo.whole:
-        trainer.add_callback(Journal(log.with_name(JOURNAL), trainer.adapter, trainer.mezo))
+    if log is not None and trainer.options.optimizer == "mezo":
+        trainer.add_callback(Journal(log.with_name(JOURNAL), trainer))
     with watch, interruptible(watch.stop):
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     step = trainer.state.global_step
