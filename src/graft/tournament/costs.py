@@ -80,7 +80,8 @@ class Energy:
         self._tracker: Any = None
 
     def __enter__(self) -> "Energy":
-        if importlib.util.find_spec("codecarbon"):
+        found = importlib.util.find_spec("codecarbon")
+        if found is not None and found.origin is not None:  # a folder that happens to be called so has none
             from codecarbon import OfflineEmissionsTracker
 
             logging.getLogger("codecarbon").disabled = True

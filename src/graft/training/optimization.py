@@ -98,7 +98,8 @@ def _listens(method: Method) -> bool:
 
 
 def _bitsandbytes(options: TrainingOptions) -> Any:
-    if importlib.util.find_spec("bitsandbytes") is None:
+    found = importlib.util.find_spec("bitsandbytes")
+    if found is None or found.origin is None:  # a folder that happens to be called so has none
         raise BadInput(
             f"the optimizer {options.optimizer} is of bitsandbytes, which is not installed: "
             "pip install 'graft[quant]', or use --optimizer adamw."
