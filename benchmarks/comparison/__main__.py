@@ -1,12 +1,12 @@
 """python -m benchmarks.comparison small | full: `graft compare` on all-MiniLM-L6-v2; what is done is skipped."""
 
 import argparse
-import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.acceptance.material import minilm
+from graft.files import write_text
 
 HERE = Path(__file__).parent
 DATA = {"small": ("trec", "sst2"), "full": ("trec", "sst2", "subj", "sick", "ag_news")}
@@ -30,9 +30,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--workers", str(given.workers), "--data", *(str(given.data / name) for name in DATA[given.what]),
     ])  # fmt: skip
     if code == 0:
-        for name in KEPT:
-            shutil.copy(folder / name, HERE / f"{given.what}-{name}")
+        keep(folder, given.what, {minilm(): "all-MiniLM-L6-v2", str(given.data): "data", str(given.folder): "runs"})
     return code
+
+
+def keep(folder: Path, what: str, places: Mapping[str, str]) -> None:
+    """Copy page, report and table here, with the places of the machine under other names."""
+    for name in KEPT:
+        text = (folder / name).read_text(encoding="utf-8")
+        for place, other in places.items():
+            text = text.replace(place, other)
+        write_text(HERE / f"{what}-{name}", text)
 
 
 if __name__ == "__main__":
