@@ -14,7 +14,6 @@ A file becomes the module `graft.methods.NAME`, as if it were in that folder.
 
 import ast
 import difflib
-import hashlib
 import importlib
 import importlib.util
 import os
@@ -22,7 +21,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from graft.errors import BadInput, sentence
@@ -140,6 +138,8 @@ def _file(name: str) -> Entry:
                 f"{name} holds no method: graft looks for a class that is called like the file, without underscores, "
                 "as in ssf.py for SSF. Define it, or rename the file."
             )
+        import hashlib
+
         origin = f"{path.name} (sha256 {hashlib.sha256(source).hexdigest()[:12]})"
         _given[path] = Entry(entry.name, entry.class_name, entry.summary, f"graft.methods.{entry.name}", origin, path)
     return _given[path]
@@ -161,6 +161,8 @@ def _loaded(home: str, path: Path) -> object:
 @cache
 def _installed() -> tuple[Entry, ...]:
     """The methods of other packages. Their names are known from what is installed; nothing of them is imported yet."""
+    from importlib import metadata
+
     found = []
     for point in metadata.entry_points(group=_GROUP):
         package = f"the package {point.dist.name} {point.dist.version}" if point.dist else "a package"
