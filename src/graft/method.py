@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from graft import catalogue
 from graft.anatomy.site import Site
 from graft.errors import BadInput, Refused
+from graft.moment import Moment
 from graft.values import allowed
 from graft.values import check as check
 from graft.values import positive as positive
@@ -204,7 +205,7 @@ class Method:
         """A start that needs weights or data; most methods need neither."""
 
     def during(
-        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
+        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]
     ) -> Tensor | None:
         """Called once per optimizer step and phase; in phase `loss` a returned scalar is added to the loss."""
 

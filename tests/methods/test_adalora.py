@@ -13,6 +13,7 @@ from graft.attach import Adapter, attach, merge
 from graft.errors import BadInput, Refused
 from graft.methods.adalora import AdaLoRA
 from graft.training import resume
+from methods.moments import moment
 from methods.sizes import counts
 
 SHORT = {"init_rank": 4, "target_rank": 2, "total_steps": 20, "warmup": 4, "final": 6, "interval": 1}
@@ -52,16 +53,16 @@ def test_penalty_is_the_mean_of_the_norms() -> None:
     parts = list(adapter.parts.values())
     grams = [gram for p in parts for gram in (p.P.T @ p.P, p.Q @ p.Q.T)]
     want = 0.5 * sum(torch.linalg.matrix_norm(gram - torch.eye(3)) for gram in grams) / len(grams)
-    found = method.during("loss", 0, parts)
+    found = method.during("loss", moment(0), parts)
     torch.testing.assert_close(found, want)
     found.backward()
     assert all(part.P.grad.any() and part.Q.grad.any() and part.lam.grad is None for part in parts)
-    assert AdaLoRA(penalty=0.0).during("loss", 0, parts) is None
+    assert AdaLoRA(penalty=0.0).during("loss", moment(0), parts) is None
 
 
 def test_schedule_by_hand() -> None:
     method = AdaLoRA(**SHORT)
-    found = [method.budget(step, 3) for step in range(21)]
+    found = [method.budget(method.pruned(moment(step - 1)), 3) for step in range(21)]
     want = [12] * 5 + [int(6 + 6 * (1 - (t - 4) / 10) ** 3) for t in range(5, 14)] + [6] * 7
     assert found == want
 
@@ -76,9 +77,9 @@ def run(method: AdaLoRA, steps: int, **settings: Any) -> tuple[Adapter, list[int
     left = []
     for step in range(steps):
         zoo.forward(model, batch).square().mean().backward()
-        method.during("loss", step, parts).backward()
+        method.during("loss", moment(step, of=steps), parts).backward()
         optimizer.step()
-        method.during("stepped", step, parts)
+        method.during("stepped", moment(step, of=steps), parts)
         optimizer.zero_grad()
         left.append(sum(int(part.lam.count_nonzero()) for part in parts))
     return adapter, left
@@ -87,13 +88,22 @@ def run(method: AdaLoRA, steps: int, **settings: Any) -> tuple[Adapter, list[int
 def test_pruning_follows_the_schedule_and_ends_at_the_target() -> None:
     method = AdaLoRA(**SHORT)
     adapter, left = run(method, 24)
-    assert left == [method.budget(step, 4) for step in range(1, 25)]
+    assert left == [method.budget(method.pruned(moment(step)), 4) for step in range(24)]
     assert left[0] == 16 and left[-1] == 8
     ranks = {part.bound(None) for part in adapter.parts.values()}
     assert max(ranks) > 2 or ranks == {2}
     before = [part.lam != 0 for part in adapter.parts.values()]
     again, _ = run(method, 15)
     assert all(torch.equal(part.lam != 0, mask) for part, mask in zip(again.parts.values(), before, strict=True))
+
+
+def test_without_numbers_the_schedule_is_laid_over_the_run() -> None:
+    method = AdaLoRA(init_rank=4, target_rank=2, interval=1)
+    for steps in (20, 50):
+        _, left = run(method, steps)
+        assert left[: steps // 10] == [16] * (steps // 10)
+        assert left[-1] == 8 and min(left[: steps // 3]) > 8 and set(left[7 * steps // 10 :]) == {8}
+    assert method.remarks([]) == () and AdaLoRA(**SHORT).remarks([]) != ()
 
 
 def test_what_is_pruned_may_grow_again_before_the_final_phase() -> None:
@@ -111,7 +121,7 @@ def test_ties_prune_no_more_than_asked() -> None:
     adapter = attach(zoo.tiny("llama"), method)
     cases.move(adapter)
     parts = list(adapter.parts.values())
-    method.during("stepped", 30, parts)  # no gradient was ever seen: all are of importance 0
+    method.during("stepped", moment(30), parts)  # no gradient was ever seen: all are of importance 0
     assert sum(int(part.lam.count_nonzero()) for part in parts) == 8
 
 
@@ -152,15 +162,16 @@ def test_a_run_goes_on_from_a_copy_as_if_it_had_not_stopped() -> None:
     other = attach(zoo.tiny("llama"), method)
     resume.put(other, copy, "the copy")
     for made in (adapter, other):
-        method.during("stepped", 12, list(made.parts.values()))  # prunes by what was noted before
+        method.during("stepped", moment(12), list(made.parts.values()))  # prunes by what was noted before
     for key, part in adapter.parts.items():
         assert torch.equal(other.parts[key].lam, part.lam) and torch.equal(other.parts[key].scores(), part.scores())
 
 
 def test_impossible_settings() -> None:
     wrong = (
-        {"init_rank": 0}, {"target_rank": 13}, {"alpha": 0.0}, {"warmup": -1}, {"final": -1}, {"interval": 0},
-        {"penalty": -1.0}, {"beta1": 1.0}, {"beta2": 0.0}, {"dropout": 1.0}, {"total_steps": 400},
+        {"init_rank": 0}, {"target_rank": 13}, {"alpha": 0.0}, {"warmup": 5}, {"final": 5}, {"interval": 0},
+        {"penalty": -1.0}, {"beta1": 1.0}, {"beta2": 0.0}, {"dropout": 1.0}, {"total_steps": 0},
+        {"warmup": -1, "total_steps": 9}, {"total_steps": 9, "warmup": 5, "final": 5},
     )  # fmt: skip
     for settings in wrong:
         with pytest.raises(BadInput, match=f"AdaLoRA: {next(iter(settings))} must"):

@@ -20,6 +20,7 @@ from graft.methods.mam import MAM
 from graft.methods.pfeiffer import Pfeiffer
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.spelling import read, spelled
+from methods.moments import moment
 from methods.sizes import TOTAL_T5, counts
 
 PFEIFFER = Pfeiffer(4)
@@ -81,7 +82,7 @@ def test_robust_draws_how_many_blocks_go_without_and_evaluates_all() -> None:
         part.load_state_dict(own)
     drawn: Counter[int] = Counter()
     for step in range(40):
-        adapter.method.during("forward", step, list(adapter.parts.values()))
+        adapter.method.during("forward", moment(step), list(adapter.parts.values()))
         found = graphs(model)
         drawn[without := found.index(True)] += 1
         if drawn[without] == 1 and without:  # as if they had never been there
@@ -100,7 +101,7 @@ def test_robust_is_stored_as_its_host_or_without_the_blocks_that_are_served_with
         adapter = attach(model, AdapterDrop(PFEIFFER, drop=1, robust=True, served=served))
         cases.move(adapter)
         expected = zoo.forward(model, zoo.batch(model))
-        adapter.method.during("forward", 0, list(adapter.parts.values()))
+        adapter.method.during("forward", moment(0), list(adapter.parts.values()))
         save(model, "default", tmp_path / name)
         detach(model)
         assert load(model, tmp_path / name).method == method

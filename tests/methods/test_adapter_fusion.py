@@ -22,6 +22,7 @@ from graft.methods.propetl import ProPETL
 from graft.methods.sparse_adapter import SparseAdapter
 from graft.methods.tiny_attention import TinyAttention
 from methods import blocks
+from methods.moments import moment
 from methods.sizes import counts
 
 NAMES = ("first", "second-1.0")
@@ -105,14 +106,14 @@ def test_what_is_fused_neither_trains_nor_is_needed_any_more() -> None:
 def test_regularizer_is_a_loss_of_v() -> None:
     adapter = fused(zoo.tiny("t5"), Pfeiffer(4), Pfeiffer(4), penalty=0.5)
     parts = list(adapter.parts.values())
-    penalty = adapter.method.during("loss", 0, parts)
+    penalty = adapter.method.during("loss", moment(0), parts)
     off = [part.V - torch.eye(32) for part in parts]
     torch.testing.assert_close(penalty, 0.5 * sum(each.pow(2).sum() for each in off))
     penalty.backward()
     for part, each in zip(parts, off, strict=True):
         torch.testing.assert_close(part.V.grad, each.detach())
-    assert adapter.method.during("forward", 0, parts) is None
-    assert AdapterFusion(NAMES, penalty=0).during("loss", 0, parts) is None
+    assert adapter.method.during("forward", moment(0), parts) is None
+    assert AdapterFusion(NAMES, penalty=0).during("loss", moment(0), parts) is None
 
 
 SAVED = {

@@ -12,6 +12,7 @@ from graft.checkpoint import load, save
 from graft.errors import BadInput
 from graft.methods.child_pruning import ChildPruning
 from graft.sparse import Sparse
+from methods.moments import moment
 from methods.sizes import counts
 
 
@@ -37,7 +38,7 @@ def test_pruning_goes_back_to_the_base_and_the_mask_stays() -> None:
         zoo.forward(model, zoo.batch(model)).square().mean().backward()
         optimizer.step()
         whole = (part.delta * part.mask).detach().clone()
-        method.during("stepped", step, parts)
+        method.during("forward", moment(step + 1), parts)
         now = (part.delta * part.mask).detach()
         if step + 1 in (2, 4, 5):  # every second step, and the last of the burn-in
             threshold = whole.abs().flatten().sort(descending=True).values[part.entries - 1]

@@ -12,6 +12,7 @@ from graft.errors import BadInput
 from graft.method import StandIn
 from graft.methods.child_tuning import ChildTuning
 from graft.sparse import Sparse
+from methods.moments import moment
 from methods.sizes import counts
 
 
@@ -42,7 +43,7 @@ def test_f_masks_gradients_and_keeps_their_mean() -> None:
     for step in range(400):
         for parameter, grad in zip(own, before, strict=True):
             parameter.grad.copy_(grad)
-        assert method.during("gradients", step, parts) is None
+        assert method.during("gradients", moment(step), parts) is None
         for summed, parameter, grad in zip(total, own, before, strict=True):
             kept = parameter.grad != 0
             torch.testing.assert_close(parameter.grad[kept], grad[kept] / 0.25)
@@ -50,8 +51,8 @@ def test_f_masks_gradients_and_keeps_their_mean() -> None:
     assert isinstance(parts[-1], StandIn) and torch.equal(head.grad, whole)  # the head trains as ever
     shares = torch.cat([(summed / 400)[grad != 0] for summed, grad in zip(total, before, strict=True)])
     assert abs(float(shares.mean()) - 0.25) < 0.005 and float(shares.min()) > 0.1
-    method.during("stepped", 0, parts)
-    assert ChildTuning("D").during("gradients", 0, parts) is None
+    method.during("stepped", moment(0), parts)
+    assert ChildTuning("D").during("gradients", moment(0), parts) is None
 
 
 def test_d_is_the_child_of_squared_clipped_batch_gradients() -> None:

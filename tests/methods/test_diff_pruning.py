@@ -13,6 +13,7 @@ from graft.checkpoint import load, save
 from graft.errors import BadInput
 from graft.methods.diff_pruning import DiffPruning, Gates
 from graft.sparse import Sparse
+from methods.moments import moment
 from methods.sizes import counts
 
 
@@ -49,13 +50,13 @@ def test_the_penalty_is_the_expected_number_of_entries(structured: bool) -> None
         part.delta.fill_(1.0)
         if structured:
             part.group.fill_(0.5)
-    penalty = part.owner.during("loss", 0, [part])
+    penalty = part.owner.during("loss", moment(0), [part])
     part.train()
     number = sum(int((part.difference() != 0).sum()) for _ in range(2000)) / 2000
     assert penalty.item() == pytest.approx(0.5 * number, rel=0.05)
     penalty.backward()
     assert part.alpha.grad.all() and part.delta.grad is None
-    assert part.owner.during("loss", part.owner.burn_in, [part]) is None
+    assert part.owner.during("loss", moment(20, of=40), [part]) is None
 
 
 def test_outside_training_the_largest_differences_count_and_then_they_alone_train() -> None:
@@ -72,9 +73,9 @@ def test_outside_training_the_largest_differences_count_and_then_they_alone_trai
     torch.testing.assert_close(part.difference(), expected)
     before = zoo.forward(model, zoo.batch(model))
     for phase in ("forward", "gradients", "stepped"):
-        method.during(phase, 1, list(adapter.parts.values()))
+        method.during(phase, moment(2), list(adapter.parts.values()))
     assert (part.alpha != 1e4).any()
-    method.during("stepped", 2, list(adapter.parts.values()))
+    method.during("forward", moment(3), list(adapter.parts.values()))
     torch.testing.assert_close(zoo.forward(model, zoo.batch(model)), before)
     model.train()
     optimizer = torch.optim.AdamW(method.groups(list(adapter.parts.values())), lr=1e-2, weight_decay=0.0)

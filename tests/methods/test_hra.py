@@ -8,6 +8,7 @@ import zoo
 from graft.attach import attach, merge
 from graft.errors import BadInput, Refused
 from graft.methods.hra import HRA
+from methods.moments import moment
 from methods.sizes import counts
 
 
@@ -85,12 +86,12 @@ def test_penalty_is_the_distance_from_orthogonal_directions() -> None:
     parts = list(adapter.parts.values())
     units = [part.U.detach() / part.U.detach().norm(dim=0) for part in parts]
     want = 0.5 * sum((torch.eye(4) - U.T @ U).square().sum() for U in units)
-    found = method.during("loss", 0, parts)
+    found = method.during("loss", moment(0), parts)
     torch.testing.assert_close(found.detach(), want)
     found.backward()
     assert all(part.U.grad.any() for part in parts)
-    assert method.during("stepped", 0, parts) is None
-    assert HRA(rank=4).during("loss", 0, parts) is None
+    assert method.during("stepped", moment(0), parts) is None
+    assert HRA(rank=4).during("loss", moment(0), parts) is None
 
 
 def test_impossible_settings() -> None:

@@ -13,6 +13,7 @@ from graft.attach import attach, merge
 from graft.errors import BadInput, Refused
 from graft.method import find
 from graft.methods.lora_fa import LoRAFA
+from methods.moments import moment
 from methods.sizes import counts
 
 
@@ -93,9 +94,11 @@ def test_preconditioned_gradient() -> None:
     parts = list(adapter.parts.values())
     zoo.forward(model, zoo.batch(model)).square().mean().backward()
     before = [part.B.grad.clone() for part in parts]
-    assert method.during("loss", 0, parts) is None and LoRAFA(rank=4).during("gradients", 0, parts) is None
+    assert (
+        method.during("loss", moment(0), parts) is None and LoRAFA(rank=4).during("gradients", moment(0), parts) is None
+    )
     assert all(torch.equal(part.B.grad, g) for part, g in zip(parts, before, strict=True))
-    assert method.during("gradients", 0, parts) is None
+    assert method.during("gradients", moment(0), parts) is None
     for part, g in zip(parts, before, strict=True):
         want = g.double() @ torch.linalg.inv(part.A.double() @ part.A.double().T) / (16 / 4) ** 2
         torch.testing.assert_close(part.B.grad.double(), want, atol=1e-7, rtol=1e-3)

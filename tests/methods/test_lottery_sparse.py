@@ -12,6 +12,7 @@ from graft.checkpoint import load, save
 from graft.errors import BadInput
 from graft.methods.lottery_sparse import LotterySparse
 from graft.sparse import Sparse
+from methods.moments import moment
 from methods.sizes import counts
 
 
@@ -34,7 +35,7 @@ def test_what_moved_most_starts_again_and_trains_alone() -> None:
     for step in range(6):
         model.train()
         moved = part.delta.detach().abs().flatten()
-        method.during("forward", step, parts)
+        method.during("forward", moment(step), parts)
         if step == 3:
             ticket = moved >= moved.sort(descending=True).values[part.entries - 1]
             assert torch.equal(part.mask.flatten(), ticket) and int(ticket.sum()) == part.entries
@@ -42,7 +43,7 @@ def test_what_moved_most_starts_again_and_trains_alone() -> None:
         optimizer.zero_grad()
         zoo.forward(model, zoo.batch(model)).square().mean().backward()
         optimizer.step()
-        method.during("stepped", step, parts)
+        method.during("stepped", moment(step), parts)
         if step < 3:
             assert part.mask.all() and part.delta.all()
     merge(model)

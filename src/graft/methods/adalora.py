@@ -21,9 +21,12 @@ from torch import Tensor
 
 from graft.anatomy.site import Site
 from graft.method import Method, Part, check, normal, positive, zeros
+from graft.moment import Moment
 
 if TYPE_CHECKING:
     from graft.attach.call import Call
+
+WARMUP, FINAL = 0.1, 0.3  # shares of the run before pruning and after it
 
 
 class Triplets(Part):
@@ -87,9 +90,9 @@ class AdaLoRA(Method):
     init_rank: Annotated[int, "rank of each update at first"] = 12
     target_rank: Annotated[int, "mean rank of the updates in the end"] = 8
     alpha: Annotated[float, "the update is scaled by alpha/init_rank"] = 32.0
-    total_steps: Annotated[int, "steps of the run, which the schedule is laid over"] = 1000
-    warmup: Annotated[int, "steps before pruning begins"] = 100
-    final: Annotated[int, "steps in the end at the target rank"] = 300
+    total_steps: Annotated[int | None, "steps that the schedule is laid over; none: those of the run"] = None
+    warmup: Annotated[int | None, "steps before pruning begins; none: a tenth of all"] = None
+    final: Annotated[int | None, "steps in the end at the target rank; none: three tenths of all"] = None
     interval: Annotated[int, "steps between two prunings"] = 10
     penalty: Annotated[float, "γ, how much P and Q are held orthogonal in training"] = 0.1
     beta1: Annotated[float, "smoothing of the importance"] = 0.85
@@ -102,60 +105,75 @@ class AdaLoRA(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "init_rank", "target_rank", "total_steps", "interval")
+        positive(self, "init_rank", "target_rank", "interval")
         above = self.target_rank <= self.init_rank
         check(above, self, "target_rank", f"must be at most init_rank, {self.init_rank}", f"Try {self.init_rank}.")
         check(self.alpha != 0, self, "alpha", "must not be 0, which would leave the base as it is", "Try 32.")
-        for name in ("warmup", "final", "penalty"):
-            check(getattr(self, name) >= 0, self, name, "must be at least 0", "Try 0.")
+        check(self.penalty >= 0, self, "penalty", "must be at least 0", "Try 0.1.")
         for name in ("beta1", "beta2"):
             check(0 < getattr(self, name) < 1, self, name, "must be above 0 and below 1", "Try 0.85.")
         check(0 <= self.dropout < 1, self, "dropout", "must be at least 0 and below 1", "Try 0.1.")
-        pruning, most = self.total_steps - self.warmup - self.final, f"more than {self.warmup + self.final}"
-        check(pruning > 0, self, "total_steps", f"must be {most}, the steps without pruning", "Lower warmup or final.")
+        for name in ("warmup", "final"):
+            if (steps := getattr(self, name)) is not None:
+                check(self.total_steps is not None, self, name, "must come with total_steps", "Give total_steps too.")
+                check(steps >= 0, self, name, "must be at least 0", "Try 0.")
+        if self.total_steps is not None:
+            positive(self, "total_steps")
+            _, warmup, final = self.schedule(self.total_steps)
+            rule = f"must be more than {warmup + final}, the steps without pruning"
+            check(warmup + final < self.total_steps, self, "total_steps", rule, "Lower warmup or final.")
+
+    def schedule(self, total: float) -> tuple[float, float, float]:
+        """Steps in all, before pruning and after it; of a run of length 1, the shares of it."""
+        warmup = WARMUP * total if self.warmup is None else self.warmup
+        return total, warmup, FINAL * total if self.final is None else self.final
 
     def build(self, site: Site) -> Part:
         return Triplets(site, self.init_rank, self.alpha / (self.init_rank + 1e-5), self.dropout)
 
     def during(
-        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
+        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]
     ) -> Tensor | None:
         mine = [part for part in parts if isinstance(part, Triplets)]
         if phase == "loss" and self.penalty:
             device = mine[0].P.device
             return self.penalty * torch.cat([part.skew().to(device) for part in mine]).mean()
         if phase == "stepped":
-            self.allocate(step + 1, mine)
+            self.allocate(step, mine)
         return None
 
-    def budget(self, step: int, sites: int) -> int:
-        """How many triplets are kept over all sites after `step` steps."""
+    def pruned(self, step: Moment) -> float:
+        """How much of the pruning is over after a step: 0 or less in the warm-up, 1 or more in the final phase."""
+        done, length = (step.share, 1.0) if self.total_steps is None else (step + 1, self.total_steps)
+        total, warmup, final = self.schedule(length)
+        return (done - warmup) / (total - warmup - final)
+
+    def budget(self, pruned: float, sites: int) -> int:
+        """How many triplets are kept over all sites."""
         first, last = self.init_rank * sites, self.target_rank * sites
-        pruning = self.total_steps - self.warmup - self.final
-        left = min(max(1 - (step - self.warmup) / pruning, 0.0), 1.0)
-        return int(last + (first - last) * left**3)
+        return int(last + (first - last) * min(max(1 - pruned, 0.0), 1.0) ** 3)
 
     @torch.no_grad()
-    def allocate(self, step: int, parts: Sequence[Triplets]) -> None:
+    def allocate(self, step: Moment, parts: Sequence[Triplets]) -> None:
         """After the optimizer's step: note the gradients, and set λ to 0 in the least important triplets when due."""
-        final = step >= self.total_steps - self.final
-        if not final:  # from then on importance stands still, and with it what is pruned
+        pruned = self.pruned(step)
+        if pruned < 1:  # from then on importance stands still, and with it what is pruned
             for part in parts:
                 part.note(self.beta1, self.beta2)
-        if not final and (step <= self.warmup or step % self.interval):
+        if pruned <= 0 or (pruned < 1 and (step + 1) % self.interval):
             return
         device = parts[0].lam.device
         order = torch.cat([part.scores().to(device) for part in parts]).argsort(stable=True)
         kept = torch.ones(len(order), device=device)
-        kept[order[: len(order) - self.budget(step, len(parts))]] = 0.0
+        kept[order[: len(order) - self.budget(pruned, len(parts))]] = 0.0
         for part, mask in zip(parts, kept.split([len(part.lam) for part in parts]), strict=True):
             part.lam.mul_(mask.to(part.lam))
 
     def remarks(self, sites: Sequence[Site]) -> tuple[str, ...]:
-        if self.init_rank == self.target_rank:
+        if self.init_rank == self.target_rank or self.total_steps is None:
             return ()
-        end = self.total_steps - self.final
-        return (f"AdaLoRA reaches rank {self.target_rank} at step {end}: give total_steps the steps of your run",)
+        total, _, final = self.schedule(self.total_steps)
+        return (f"AdaLoRA reaches rank {self.target_rank} at step {total - final:.0f}, as total_steps says",)
 
     def deployed(self, parts: Mapping[str, Part]) -> Mapping[str, Part]:
         return {key: Served(part) for key, part in parts.items() if isinstance(part, Triplets)}

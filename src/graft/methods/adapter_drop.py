@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from graft.anatomy.site import Site
 from graft.errors import BadInput, Refused
 from graft.method import Method, Part, check, positive
+from graft.moment import Moment
 from graft.spelling import read, spelled
 
 
@@ -71,7 +72,7 @@ class AdapterDrop(Method):
         self.hosted.prepare(model, batches)
 
     def during(
-        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
+        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]
     ) -> Tensor | None:
         if self.robust and phase == "forward":
             # Of the step alone, so that all terms, all processes and a resumed run draw the same.

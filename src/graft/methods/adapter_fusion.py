@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from graft.anatomy.site import Site
 from graft.hosts import Hosting, grown, hosted
 from graft.method import Method, Part, check, normal, zeros
+from graft.moment import Moment
 from graft.spelling import read
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class AdapterFusion(Method):
                 *((site, Fused(site.outputs, at[site.name])) for site in sites)]  # fmt: skip
 
     def during(
-        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
+        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]
     ) -> Tensor | None:
         values = [part.V for part in parts if isinstance(part, Fused)]
         if phase != "loss" or not self.penalty:

@@ -2,9 +2,10 @@
 
     δ ← δ ⊙ M,   M_k = 1 where |δ_k| is among the p·out·in largest of its matrix,   W′ = W + δ
 
-All entries train; every `every` optimizer steps those that moved least go back to the base, and after `burn_in` steps
-the mask stays as it is. Whatever is evaluated, merged or stored has no more entries than p·out·in of each matrix at any
-time. Stored are their places and values. In the authors' code going back has no effect: it writes into a copy.
+All entries train; every `every` optimizer steps those that moved least go back to the base, and after `burn_in` steps,
+or half of the run, the mask stays as it is. Whatever is evaluated, merged or stored has no more entries than p·out·in
+of each matrix at any time. Stored are their places and values. In the authors' code going back has no effect: it writes
+into a copy.
 Biases and norms stay as they are.
 """
 
@@ -16,7 +17,10 @@ from torch import Tensor
 
 from graft.anatomy.site import Site
 from graft.method import Method, Part, check, positive
+from graft.moment import Moment
 from graft.sparse import Pruned, Sparse, kept
+
+HALF, TENTH = 0.5, 0.1  # of the run
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,8 @@ class ChildPruning(Method):
     """Tune all weights, keep only those that move most, and tune these. Stores places and values; merges."""
 
     density: Annotated[float, "p, the share of each matrix that is kept"] = 0.005
-    every: Annotated[int, "optimizer steps between prunings"] = 100
-    burn_in: Annotated[int, "optimizer steps after which the mask stays"] = 500
+    every: Annotated[int | None, "optimizer steps between prunings; none: a tenth of the run"] = None
+    burn_in: Annotated[int | None, "optimizer steps after which the mask stays; none: half of the run"] = None
     sparse: Annotated[bool, "attach places and values alone, as they are stored"] = False
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
@@ -35,7 +39,7 @@ class ChildPruning(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.density <= 1, self, "density", "must be above 0 and at most 1", "Try 0.005.")
-        positive(self, "every", "burn_in")
+        positive(self, *(name for name in ("every", "burn_in") if getattr(self, name) is not None))
 
     def build(self, site: Site) -> Part:
         return (
@@ -45,13 +49,13 @@ class ChildPruning(Method):
         )
 
     def during(
-        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
+        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]
     ) -> Tensor | None:
-        done = step + 1
-        if phase == "stepped" and done <= self.burn_in and (done % self.every == 0 or done == self.burn_in):
+        fix = step.reaches(self.burn_in, HALF)
+        if phase == "forward" and (fix or (step.every(self.every, TENTH) and not step.over(self.burn_in, HALF))):
             for part in parts:
                 if isinstance(part, Pruned):
-                    part.prune(fix=done == self.burn_in)
+                    part.prune(fix)
         return None
 
     def deployed(self, parts: Mapping[str, Part]) -> Mapping[str, Part]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from graft.anatomy.gradients import derivatives, differentiable, largest
 from graft.anatomy.site import Site
 from graft.method import Method, Part, StandIn, check
+from graft.moment import Moment
 from graft.sparse import Sparse, kept
 
 
@@ -62,7 +63,7 @@ class ChildTuning(Method):
             part.select(at)
 
     def during(
-        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
+        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]
     ) -> Tensor | None:
         if self.variant == "F" and phase == "gradients":
             for gradient in (p.grad for part in parts if isinstance(part, Copy) for p in part.parameters()):

@@ -3,10 +3,10 @@
     W′ = W + z ⊙ δ,   z = clamp(s(r − l) + l, 0, 1),   s = σ(log u − log(1 − u) + α),   u ~ U(0, 1),   r = −l = 1.5
     loss + λ Σ P(z ≠ 0),   P(z ≠ 0) = σ(α − log(−l/r));   `structured`: z of an entry times z of its matrix
 
-After `burn_in` steps the p·out·in entries of largest |z ⊙ δ| in each matrix are kept, and they alone train on. Whatever
-is evaluated, merged or stored has no more of them at any time: outside training z is its value without noise, and
-only the largest entries of z ⊙ δ count. Stored are their places and values. The paper's groups are the tensors of the
-base; biases and norms stay as they are here. α has a learning rate of its own, and no decay.
+After `burn_in` steps, or half of the run, the p·out·in entries of largest |z ⊙ δ| in each matrix are kept, and they
+alone train on. Whatever is evaluated, merged or stored has no more of them at any time: outside training z is its value
+without noise, and only the largest entries of z ⊙ δ count. Stored are their places and values. The paper's groups are
+the tensors of the base; biases and norms stay as they are here. α has a learning rate of its own, and no decay.
 """
 
 import math
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from graft.anatomy.site import Site
 from graft.method import Method, Part, check, positive, zeros
+from graft.moment import Moment
 from graft.sparse import Sparse, kept
 
 LEFT, RIGHT = -1.5, 1.5
@@ -26,6 +27,7 @@ START = 5.0
 FIXED = 1e4  # a logit at which a gate is 0 or 1 to the bit, and has no gradient
 NEAR = 1e-4  # u stays this far from 0 and 1
 RATE = 0.1  # of α
+HALF = 0.5  # of the run
 
 
 class Gates(Part):
@@ -98,7 +100,7 @@ class DiffPruning(Method):
     density: Annotated[float, "p, the share of each matrix that is kept"] = 0.005
     structured: Annotated[bool, "a gate for each whole matrix too"] = True
     penalty: Annotated[float, "λ, the price of an entry that is not zero"] = 1.25e-7
-    burn_in: Annotated[int, "optimizer steps with gates; then the kept entries alone train"] = 1000
+    burn_in: Annotated[int | None, "steps with gates, then the kept entries alone train; none: half of the run"] = None
     sparse: Annotated[bool, "attach places and values alone, as they are stored"] = False
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
@@ -109,18 +111,19 @@ class DiffPruning(Method):
         super().__post_init__()
         check(0 < self.density <= 1, self, "density", "must be above 0 and at most 1", "Try 0.005.")
         check(self.penalty >= 0, self, "penalty", "must be at least 0", "Try 1.25e-7.")
-        positive(self, "burn_in")
+        if self.burn_in is not None:
+            positive(self, "burn_in")
 
     def build(self, site: Site) -> Part:
         return Sparse(site, kept(self.density, site), self) if self.sparse else Gates(site, self)
 
     def during(
-        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
+        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]
     ) -> Tensor | None:
         gates = [part for part in parts if isinstance(part, Gates)]
-        if phase == "loss" and gates and step < self.burn_in:
+        if phase == "loss" and gates and not step.over(self.burn_in, HALF):
             return self.penalty * torch.stack([part.expected() for part in gates]).sum()
-        if phase == "stepped" and step + 1 == self.burn_in:
+        if phase == "forward" and step.reaches(self.burn_in, HALF):
             for part in gates:
                 part.fix()
         return None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from graft.anatomy.site import Site
 from graft.method import Method, Part, check, kaiming, positive
+from graft.moment import Moment
 
 if TYPE_CHECKING:
     from graft.attach.call import Call
@@ -84,7 +85,7 @@ class HRA(Method):
         return Reflections(site, self.rank, self.gram_schmidt)
 
     def during(
-        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
+        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]
     ) -> Tensor | None:
         if phase != "loss" or not self.penalty or self.gram_schmidt:
             return None

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from graft.anatomy.site import Site
 from graft.method import Method, Part, check, kaiming, named, positive, zeros
+from graft.moment import Moment
 
 if TYPE_CHECKING:
     from graft.attach.call import Call
@@ -77,7 +78,7 @@ class LoRAFA(Method):
         return FrozenA(site, self.rank, scale, self.dropout)
 
     def during(
-        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
+        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]
     ) -> Tensor | None:
         if phase == "gradients" and self.precondition:
             for part in parts:

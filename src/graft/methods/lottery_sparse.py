@@ -17,7 +17,10 @@ from torch import Tensor
 
 from graft.anatomy.site import Site
 from graft.method import Method, Part, check, positive
+from graft.moment import Moment
 from graft.sparse import Pruned, Sparse, kept
+
+HALF = 0.5  # of the run
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class LotterySparse(Method):
     """Tune all weights, find those that move most, and tune these from the start. Stores places and values; merges."""
 
     density: Annotated[float, "p, the share of each matrix that is kept"] = 0.005
-    full: Annotated[int, "optimizer steps of all weights, before it starts again with a few"] = 500
+    full: Annotated[int | None, "steps of all weights, before it starts again with a few; none: half of the run"] = None
     sparse: Annotated[bool, "attach places and values alone, as they are stored"] = False
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
@@ -35,7 +38,8 @@ class LotterySparse(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.density <= 1, self, "density", "must be above 0 and at most 1", "Try 0.005.")
-        positive(self, "full")
+        if self.full is not None:
+            positive(self, "full")
 
     def build(self, site: Site) -> Part:
         return (
@@ -45,9 +49,9 @@ class LotterySparse(Method):
         )
 
     def during(
-        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: int, parts: Sequence[Part]
+        self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]
     ) -> Tensor | None:
-        if phase == "forward" and step == self.full:
+        if phase == "forward" and step.reaches(self.full, HALF):
             for part in parts:
                 if isinstance(part, Pruned):
                     part.rewind()

@@ -3,6 +3,8 @@
 import time
 from dataclasses import dataclass, field
 
+from graft.moment import Moment
+
 
 @dataclass
 class Pace:
@@ -12,11 +14,14 @@ class Pace:
     seconds: float | None = None
     spent: float = 0.0
     tokens: int = 0
+    last: float = 0.0  # share of the run that was over when the last step began
     _since: float | None = field(default=None, repr=False)
 
-    def begin(self) -> None:
+    def begin(self, step: int) -> Moment:
         """A step begins."""
-        self._since = time.perf_counter()
+        now = Moment(step, self.share(step), self.last)
+        self.last, self._since = now.share, time.perf_counter()
+        return now
 
     def end(self) -> None:
         """A step is done."""

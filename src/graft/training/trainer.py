@@ -25,6 +25,7 @@ from graft.data.losses import inference, to_device
 from graft.data.task import Features, Task
 from graft.errors import Refused
 from graft.memory import Portions, ran_out, release
+from graft.moment import Moment
 from graft.scoring import length
 from graft.training import resume
 from graft.training.batching import Order
@@ -63,6 +64,7 @@ class GraftTrainer(Trainer):
         super().__init__(model, arguments, data_collator=_as_they_are, train_dataset=train)
         self.grafted, self.adapter, self.task, self.tokenizer = model, adapter, task, tokenizer
         self.validation, self.options, self.pace = validation, options, pace
+        self.moment = Moment(0, 0.0, 0.0)
         self.portions, self.where = Portions(rows_at_once), where
         self.folder, self.facts = folder, facts
         self.objective: Objective | None = objective
@@ -109,7 +111,7 @@ class GraftTrainer(Trainer):
             result += loss.detach()
             self.pace.tokens += int(batch["attention_mask"].sum())
         for method, placed in self.adapter.terms():
-            penalty = method.during("loss", self.state.global_step, placed)
+            penalty = method.during("loss", self.moment, placed)
             if penalty is not None:
                 self.accelerator.backward(penalty)
                 result += penalty.detach()
@@ -135,7 +137,7 @@ class GraftTrainer(Trainer):
             for placed in self.adapter.placed:
                 placed.part.train()
             sums = list(self.portions.each(features, self._mean))
-            penalties = [method.during("loss", step, parts) for method, parts in self.adapter.terms()]
+            penalties = [method.during("loss", self.moment, parts) for method, parts in self.adapter.terms()]
         mean = sum(mean * count for mean, count in sums) / sum(count for _, count in sums)
         return mean + sum(float(penalty) for penalty in penalties if penalty is not None)
 
@@ -245,6 +247,7 @@ class GraftTrainer(Trainer):
             "finished": finished,
             "seconds": self.pace.spent,
             "tokens": self.pace.tokens,
+            "last": self.pace.last,
             "rows_at_once": self.portions.size,
             "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
             "best_step": self.best_step,
@@ -274,7 +277,7 @@ class GraftTrainer(Trainer):
             self.best = resume.read_tensors(checkpoint, "best") or tensors
         self.best_step, self.worse = facts["best_step"], facts["worse"]
         self.state.global_step = facts["step"]
-        self.pace.spent, self.pace.tokens = facts["seconds"], facts["tokens"]
+        self.pace.spent, self.pace.tokens, self.pace.last = facts["seconds"], facts["tokens"], facts["last"]
         self.portions.size = facts["rows_at_once"]
 
     # For Trainer._load_optimizer_and_scheduler, which unpickles.

@@ -51,12 +51,12 @@ class Watch(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock; the methods' moment before the forward."""
-        self.trainer.pace.begin()
-        self._during("forward", state.global_step)
+        self.trainer.moment = self.trainer.pace.begin(state.global_step)
+        self._during("forward")
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The methods' moment between backward and step; whether anything can move at all."""
-        self._during("gradients", state.global_step)
+        self._during("gradients")
         self.steps_with_rate += any(group["lr"] > 0 for group in self.trainer.optimizer.param_groups)  # type: ignore[union-attr]
         if self.start is not None and self.steps_with_rate == PATIENCE:
             tensors = self.start.tensors.items()
@@ -64,7 +64,7 @@ class Watch(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The methods' moment after the step."""
-        self._during("stepped", state.global_step)
+        self._during("stepped")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop the clock; ask for a check, a checkpoint or the end where one is due."""
@@ -106,9 +106,9 @@ class Watch(TrainerCallback):
         speed = f"{self.trainer.pace.speed():,.0f} tokens/s"
         self.bar.update(share, f"step {line['step']}  loss {line['loss']:.3f}{self.validation}  {speed}{ending}")
 
-    def _during(self, phase: Any, step: int) -> None:
+    def _during(self, phase: Any) -> None:
         for method, parts in self.trainer.adapter.terms():
-            method.during(phase, step, parts)
+            method.during(phase, self.trainer.moment, parts)
 
     def _moved(self) -> None:
         assert self.start is not None

@@ -36,7 +36,8 @@ def written(adapter: Adapter, anatomy: Anatomy, method: AdaLoRA) -> Written:
     for path, part in parts.items():
         named = {"lora_A": part.Q, "lora_B": part.P, "lora_E": part.lam[:, None]}
         tensors |= {f"{INSIDE}{path}.{name}": tensor.detach() for name, tensor in named.items()}
-    settings = {theirs: getattr(method, ours) for ours, theirs in SETTINGS.items()}
+    settings = {theirs: value for ours, theirs in SETTINGS.items() if (value := getattr(method, ours)) is not None}
+    settings.setdefault("total_step", 1)  # PEFT asks for one
     settings |= {"peft_type": "ADALORA", "target_modules": compact(anatomy, list(parts)), "bias": "none"}
     settings["fan_in_fan_out"] = all(leaves[path].transposed for path in parts)
     return Written(settings, tensors)
