@@ -1,0 +1,74 @@
+"""python -m benchmarks.experiments [--only NAME]: the small form of every recipe in recipes/experiments, one by one.
+
+Needs `shared/data` and `shared/models` beside this repository, as the recipes do. What is done is skipped. Each report is
+kept beside this file, and README.md says what came out of each.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.acceptance.material import minilm
+from graft.files import write_text
+
+HERE = Path(__file__).parent
+RECIPES = HERE.parents[1] / "recipes/experiments"
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+HEAD = """# The experiments' small forms, run
+
+`python -m benchmarks.experiments` on two cores that did other work too, so times say little. Models and rows are small:
+what is shown is that each experiment runs, and the shape of its result, not a published number.
+
+| experiment | trials | failed | what came out |
+|---|--:|--:|---|
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare what is not compared yet; 1 when a comparison failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments", description=__doc__)
+    parser.add_argument("--only", default="", help="part of the recipe's name")
+    parser.add_argument("--folder", type=Path, default=Path("runs/experiments"), help="where the trials are kept")
+    given = parser.parse_args(argv)
+    failed = []
+    for recipe in sorted(RECIPES.glob("*-small.yaml"), key=lambda path: path.stem):
+        if given.only in recipe.stem and compare(recipe, given.folder / recipe.stem):
+            failed.append(recipe.stem)
+    summarize(given.folder)
+    print("failed: " + ", ".join(failed) if failed else "all done")
+    return int(bool(failed))
+
+
+def compare(recipe: Path, folder: Path) -> int:
+    """Run one comparison in a process of its own, and keep its report; the exit code."""
+    if recipe.stem.startswith("code-projects"):
+        subprocess.run([sys.executable, RECIPES / "projects.py", "library", "runs/projects"], check=True)
+    model = ["--model", minilm()] if ENCODER in recipe.read_text(encoding="utf-8") else []
+    command = [sys.executable, "-m", "graft", "compare", recipe, *model, "--folder", folder]
+    code = subprocess.run(command).returncode
+    if code == 0:
+        report = (folder / "report.md").read_text(encoding="utf-8")
+        write_text(
+            HERE / f"{recipe.stem}.md", report.replace(minilm(), "all-MiniLM-L6-v2").replace(str(folder), "runs")
+        )
+    return code
+
+
+def summarize(folder: Path) -> None:
+    """Write the table of all that is done."""
+    lines = []
+    for report in sorted(HERE.glob("*-small.md")):
+        trials = [json.loads(path.read_text()) for path in (folder / report.stem).glob("trials/*/result.json")]
+        failed = sum(trial["status"] != "done" for trial in trials)
+        sentence = report.read_text(encoding="utf-8").split("\n\n")[1].replace("\n", " ")
+        lines.append(
+            f"| [{report.stem.removesuffix('-small')}]({report.name}) | {len(trials)} | {failed} | {sentence} |\n"
+        )
+    write_text(HERE / "README.md", HEAD + "".join(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
