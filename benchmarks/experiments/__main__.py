@@ -1,7 +1,7 @@
 """python -m benchmarks.experiments [--only NAME]: the small form of every recipe in recipes/experiments, one by one.
 
-Needs `shared/data` and `shared/models` beside this repository, as the recipes do. What is done is skipped. Each report is
-kept beside this file, and README.md says what came out of each.
+Needs `shared/data` and `shared/models` beside this repository, as the recipes do. What is done is skipped. Each report
+is kept beside this file, and README.md says what came out of each.
 """
 
 import argparse

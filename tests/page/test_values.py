@@ -123,4 +123,3 @@ def test_boards_are_called_by_last_names_and_by_ids_where_these_are_shared() -> 
         "b": "sst2 · 1,000 rows · MiniLM (b)",
         "c": "sst2 · 1,000 rows · MiniLM (c)",
     }
-    assert standings.short("test=x/a.jsonl") == "test=x/a.jsonl" and standings.short("/") == "/"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from graft.errors import BadInput
-from graft.tournament.arena import Arena, Arenas, title
+from graft.tournament.arena import Arena, Arenas
 from graft.tournament.contestant import assembled
 from graft.tournament.design import Design, Place, Rows
 from graft.tournament.entrants.lstm import LSTM
@@ -70,12 +70,3 @@ def test_rows_without_a_test_part_are_refused(home: Path, tmp_path: Path) -> Non
     (tmp_path / "train.jsonl").write_text((home / "classes" / "train.jsonl").read_text())
     with pytest.raises(BadInput, match="no test rows"):
         Arena(design(tmp_path, "bert", "."), str(home / "bert"), 0)
-
-
-@pytest.mark.parametrize(
-    ("place", "said"),
-    [("data/trec", "trec"), ("rows.jsonl", "rows"), ("train=a/b.csv,test=c.csv", "b"), ("org/name", "name"),
-     ("train=sets/cb/train.jsonl,test=sets/cb/validation.jsonl", "cb"), ("sprout", "sprout")],
-)  # fmt: skip
-def test_titles_are_short(place: str, said: str) -> None:
-    assert title(place) == said

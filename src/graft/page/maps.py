@@ -9,7 +9,8 @@ from itertools import product
 from typing import Any
 
 from graft.page import costs, words
-from graft.page.standings import Plain, short, titles, value
+from graft.page.standings import Plain, titles, value
+from graft.titles import title
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def transfer(standings: Plain) -> list[HeatMap]:
     """Scores of what was trained on one data set and tested on another."""
     places, made = words.digits(standings["metric"]["unit"]), []
     for matrix in standings.get("transfer") or []:
-        names = tuple(short(name) for name in matrix["data"])
+        names = tuple(title(name) for name in matrix["data"])
         low, high = _ends([score for row in matrix["scores"] for score in row])
         cells = tuple(
             tuple(Heat(words.number(score, places), "", _heat(score, low, high)) for score in row)
@@ -74,7 +75,7 @@ def transfer(standings: Plain) -> list[HeatMap]:
         )
         size = matrix.get("size")
         where = " · ".join(
-            str(each) for each in (f"{size:,} rows" if size else None, short(matrix.get("model") or "")) if each
+            str(each) for each in (f"{size:,} rows" if size else None, title(matrix.get("model") or "")) if each
         )
         made.append(
             HeatMap(

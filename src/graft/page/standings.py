@@ -1,7 +1,6 @@
 """Reading what a comparison left in its folder: standings.json, checked as far as the page relies on it."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from graft.errors import BadInput
 from graft.page.shape import problems
+from graft.titles import title
 
 SCHEMA = 1
 NAME, ITEMS = "standings.json", "items.parquet"
@@ -49,7 +49,7 @@ def parts(board: Mapping[str, Any]) -> tuple[str, str, str]:
     """What a board is called: its data, how many rows were trained on, and its base; of folders the last name."""
     size = board["size"]
     rows = f"{size:,} rows" if isinstance(size, int) and size else str(size or "all rows")
-    return short(board["data"]), rows, short(board["model"])
+    return title(board["data"]), rows, title(board["model"])
 
 
 def titles(standings: Plain) -> dict[str, str]:
@@ -57,11 +57,6 @@ def titles(standings: Plain) -> dict[str, str]:
     names = {board["id"]: " · ".join(parts(board)) for board in standings["boards"]}
     shared = Counter(names.values())
     return {board: f"{name} ({board})" if shared[name] > 1 else name for board, name in names.items()}
-
-
-def short(name: str) -> str:
-    """The last part of a path or of a Hugging Face id; anything else as it is."""
-    return name if "=" in name else re.split(r"[/\\]", name.rstrip("/\\"))[-1] or name
 
 
 def done(board: Mapping[str, Any], higher_is_better: bool) -> list[Plain]:

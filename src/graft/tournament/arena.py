@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from torch import nn
 from graft.data import Row, check, load
 from graft.data import fit as fit_task
 from graft.data.rows import some
-from graft.data.splits import SPLITS
 from graft.data.task import Features, Task
 from graft.errors import BadInput
 from graft.loading import Base, Source, find_base, load_base
@@ -163,13 +161,6 @@ class Arenas:
     def others(self, place: Place) -> list[Arena]:
         """The arenas of the same base and the other data sets."""
         return [self.at(Place(place.model, data, 0)) for data in range(len(self.design.data)) if data != place.data]
-
-
-def title(place: str) -> str:
-    """A short name for a base or a data set, from its folder, file or id."""
-    path = Path(place.partition(",")[0].rpartition("=")[2])
-    name = path.stem if path.suffix in (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt") else path.name
-    return path.parent.name or name if name in SPLITS else name or place
 
 
 def _stable(config: Any) -> dict[str, Any]:

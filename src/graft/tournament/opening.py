@@ -15,7 +15,8 @@ from graft.limits import SEEDS, check_numbers
 from graft.loading import chosen_device, fast_bf16, in_bf16
 from graft.method import Method
 from graft.scoring import general_text
-from graft.tournament.arena import Arenas, title
+from graft.titles import title
+from graft.tournament.arena import Arenas
 from graft.tournament.cluster import Cluster
 from graft.tournament.contestant import Contestant, assembled
 from graft.tournament.crew import Alone, Crew
