@@ -1,0 +1,76 @@
+"""python -m benchmarks.methods run encoder | decoder | encoder_decoder, then `steps` and `table`; goes on where it was.
+
+run     `graft compare` of every method at its defaults, with the untouched model, or its head alone, beside them
+steps   how long a step of each takes on the encoder, over one of LoRA's in the same process at the same time
+table   writes docs/methods-measured.md from what these two kept in --folder
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.acceptance.material import minilm
+from benchmarks.methods import steps, table
+from graft import catalogue
+from graft.cli import main as graft
+
+HERE = Path(__file__).parent
+# What is not trained alone: it is made of adapters that are on the model, or for another one.
+MADE_OF_OTHERS = ("adapter_fusion", "parallel", "plug_in", "offsite")
+BESIDE = {
+    "encoder": ("majority", "head", "full"),
+    "decoder": ("zero_shot", "full"),
+    "encoder_decoder": ("zero_shot", "full"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one part."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.methods", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("what", choices=("run", "steps", "table"))
+    parser.add_argument("kind", nargs="?", choices=tuple(BESIDE), help="of run: which model")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder with trec")
+    parser.add_argument("--folder", type=Path, default=Path("runs/bench-methods"), help="where everything is kept")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    given = parser.parse_args(argv)
+    if given.what == "steps":
+        return steps.measure(given.folder / "steps.json", contestants())
+    if given.what == "table":
+        return table.write(given.folder)
+    if given.kind is None:
+        parser.error("run needs encoder, decoder or encoder_decoder")
+    model, data = material(given.kind, given.data, given.folder)
+    return graft([
+        "compare", str(HERE / f"{given.kind}.yaml"), "--model", model, "--data", data, "--folder",
+        str(given.folder / given.kind), "--workers", str(given.workers),
+        "--contestants", *BESIDE[given.kind], *contestants(),
+    ])  # fmt: skip
+
+
+def contestants() -> list[str]:
+    """Every method that can be trained on its own; all layers of TopLayers are full fine-tuning already."""
+    return [name for name in catalogue.own() if name not in MADE_OF_OTHERS]
+
+
+def material(kind: str, data: Path, folder: Path) -> tuple[str, str]:
+    """The model and the rows of one comparison; the small encoder-decoder is made when it is not there."""
+    if kind == "encoder":
+        return minilm(), str(data / "trec")
+    from graft.data import stdlib
+
+    stdlib.build(folder / "data")
+    if kind == "decoder":
+        return "sprout", str(folder / "data")
+    made = folder / "t5"
+    if not (made / "model").is_dir():
+        recipe = ["pretrain", str(HERE / "pretrained.yaml"), "--gather", str(folder / "text"), "--output", str(made)]
+        if graft([*recipe, "--resume"]):
+            raise SystemExit("the encoder-decoder could not be made")
+    return str(made / "model"), str(folder / "data")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
