@@ -1,4 +1,4 @@
-"""How long a training step of each method takes over one of LoRA's: in turns in one process, the median of the pairs."""
+"""How long a training step of each method takes over one of LoRA's: in turns in one process, median of the pairs."""
 
 import json
 import statistics
