@@ -26,6 +26,7 @@ from graft.method import find
 from graft.options.command import positional
 from graft.options.fields import Field, fields_of, type_name
 from graft.portrait import drawn, formula, properties
+from graft.portrait.recipe import recipe
 from graft.portrait.written import description
 
 DOCS = Path(__file__).parent
@@ -87,6 +88,7 @@ def _methods() -> str:
         method = find(name)
         text += f"\n## {name}\n\n`graft.{method.__name__}` · {method.family}"
         text += f" · trains {trains}\n" if (trains := formula(method())) else "\n"
+        text += f"\n    {line}\n" if (line := recipe(method())) else ""
         text += f"\n![Where {method.__name__} acts](methods/{name}.svg)\n" if _drawing(name) else ""
         text += f"\n{_fenced(description(method))}\n\n{inspect.getdoc(method)}\n" + _table(fields_of(method))
     return text

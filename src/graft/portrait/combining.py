@@ -8,14 +8,19 @@ from graft.portrait.models import decoder
 
 
 def refused(method: Method) -> dict[str, str]:
-    """The methods, by name, that cannot be in a sum with this one, and why. All others can."""
+    """The methods, by name, that cannot be in a sum with this one, and why. All others that fit a decoder can."""
     model, found = decoder(), {}
     own = {type(term).slug() for term in method.methods()}
     for name in catalogue.methods():
         if name in own:
             continue  # a second adapter of the same kind is another setting of the first
         try:
-            attach(model, method + find(name)())
+            attach(model, alone := find(name)())
+            detach(model)
+        except GraftError:
+            continue
+        try:
+            attach(model, method + alone)
             detach(model)
         except GraftError as error:
             found[name] = str(error)

@@ -10,6 +10,7 @@ from graft.method import Method, Sum
 from graft.portrait import combining, counting, written
 from graft.portrait.choosing import Advice, advice
 from graft.portrait.merging import merges
+from graft.portrait.recipe import recipe
 from graft.portrait.structure import structure
 
 UNDRAWN: tuple[Mark, ...] = ()
@@ -19,8 +20,8 @@ UNDRAWN: tuple[Mark, ...] = ()
 class Portrait:
     """What is known of a method. `undrawn` says why there is no drawing and no structure where there is none.
 
-    trains: what it trains on a decoder, as a formula, or "". refused: the methods that cannot be in a sum with it, and
-    why. origin: where a method that is not graft's own comes from.
+    trains: what it trains on a decoder, as a formula, or "". recipe: a command that tunes with it, or "". refused: the
+    methods that cannot be in a sum with it, and why. origin: where a method that is not graft's own comes from.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Portrait:
     start: str
     sites: str
     trains: str
+    recipe: str
     merges: str
     unmergeable: str
     structure: dict[str, str]
@@ -73,6 +75,7 @@ def portrait(method: Method) -> Portrait:
         start=max((term.start for term in terms), key=["exact", "near", "elsewhere"].index),
         sites="; ".join(filter(None, (term.expression() for term in terms))),
         trains=counting.formula(method),
+        recipe=recipe(method),
         merges=can,
         unmergeable=why,
         structure=traits,

@@ -52,6 +52,7 @@ def _facts(portrait: Portrait) -> list[tuple[str, str]]:
         ("starts", STARTS[portrait.start]),
         *([("trains", trains)] if portrait.trains else []),
         ("merges", merges),
+        *([("recipe", portrait.recipe)] if portrait.recipe else []),
         ("in a sum with", f"every other method{', but ' if but else ''}{but}"),
     ]
 
