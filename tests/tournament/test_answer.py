@@ -38,6 +38,17 @@ def test_the_only_one_left_is_not_compared_with_itself() -> None:
     assert found["sentence"] == "lora is the best: every other is shown to be worse, or did not finish."
 
 
+def test_a_contestant_alone_is_better_than_nobody() -> None:
+    assert answered([board(("a", 90, True, 5))] * 2, METRIC)["sentence"] == "a is the only contestant."
+
+
+def test_two_that_hold_are_both_told_where_each_is_once_the_best() -> None:
+    boards = [board(("a", 90, True, 5), ("b", 89, True, 1)), board(("a", 88, True, 5), ("b", 89, True, 1))]
+    assert answered(boards, METRIC)["sentence"] == (
+        "b is the cheapest to store (1 B) of those not shown to be worse than the best on any of 2 boards."
+    )
+
+
 def test_who_fails_or_is_worse_on_any_board_is_not_the_answer() -> None:
     boards = [board(("a", 90, True, 5), ("b", 90, True, 1)), board(("a", 90, True, 5), ("b", None, False, 0))]
     assert eligible(boards) == ["a"] and front(boards, METRIC, "stored_bytes") == ["a"]

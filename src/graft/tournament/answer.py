@@ -81,7 +81,9 @@ def _sentence(boards: Sequence[Board], fit: list[str], cheapest: Mapping[str, Ma
     where = "" if len(boards) == 1 else f" on any of {len(boards)} boards"
     if not fit:
         return "No contestant holds everywhere: each failed, or is shown to be worse than the best, on some board."
-    if bests == set(fit):
+    if len(_names(boards)) == 1:
+        return f"{fit[0]} is the only contestant."
+    if len(fit) == 1 and bests == set(fit):
         everywhere = "" if len(boards) == 1 else f" on all {len(boards)} boards"
         return f"{fit[0]} is the best{everywhere}: every other is shown to be worse, or did not finish."
     best = f"the best, {bests.pop()}" if len(bests) == 1 else "the best"
