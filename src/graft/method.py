@@ -156,8 +156,9 @@ class Method:
     """Base of all methods: a frozen dataclass of hyperparameters. Subclasses are final and live one to a file.
 
     Class variables say what the engine and the trainer need to know: `family`, the method's own default
-    `learning_rate`, how far an untrained adapter may be from the base (`start`: "exact", "near" or "elsewhere"), and
-    `in_place` for the rare method that trains the base's own tensors.
+    `learning_rate`, how far an untrained adapter may be from the base (`start`: "exact", "near" or "elsewhere"),
+    `in_place` for the rare method that trains the base's own tensors, and `needs_tasks` for one that learns several
+    tasks at once: it has a field `tasks`, their names, which training takes from the rows where none are given.
     """
 
     family: ClassVar[str] = "function"
@@ -174,6 +175,7 @@ class Method:
         """The site expression this method asks for."""
         return getattr(self, "sites", "")
 
+    needs_tasks: ClassVar[bool] = False
     def upon(self, adapters: "Mapping[str, Adapter]") -> "tuple[Method, Mapping[str, Tensor]]":
         """This method on a model with these adapters: as it is there, and tensors that its parts begin with, by name.
 
@@ -235,6 +237,13 @@ class Method:
     @classmethod
     def slug(cls) -> str:
         """The name of the method's file, which is its name on the command line."""
+    def frozen(
+        self, parts: Mapping[str, Part], task: str | None, examples: Sequence[Sequence[int]]
+    ) -> "tuple[Method, Mapping[str, Tensor]]":
+        """An ordinary method that does for one task, or for examples, what this one does, and its tensors by name."""
+        served = self.deployed(parts).items()
+        return self.serving(), {f"{key}.{name}": t for key, part in served for name, t in part.state_dict().items()}
+
         return cls.__module__.rpartition(".")[2]
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -5,6 +5,9 @@ from graft.attach.attach import attach, detach
 from graft.attach.merge import merge, unmerge
 from graft.attach.probe import probe
 from graft.attach.spot import grafted, require
-from graft.attach.use import use
+from graft.attach.use import of_tasks, use
 
-__all__ = ["Adapter", "Counts", "Placed", "attach", "detach", "grafted", "merge", "probe", "require", "unmerge", "use"]
+__all__ = [
+    "Adapter", "Counts", "Placed", "attach", "detach", "grafted", "merge", "of_tasks", "probe", "require", "unmerge",
+    "use",
+]  # fmt: skip

@@ -63,6 +63,11 @@ class Adapter:
         )
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of rows that it tells apart, by name."""
+        return next((known for term in self.method.methods() if (known := getattr(term, "tasks", ()))), ())
+
+    @property
     def parts(self) -> Mapping[str, Part]:
         """The parts by key (`decoder.3.q`)."""
         return {placed.key: placed.part for placed in self.placed}

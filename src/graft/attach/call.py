@@ -1,5 +1,6 @@
 """What one forward pass of one stack knows: made when it begins, never changed, kept by its checkpointed segments."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ from transformers.cache_utils import DynamicLayer
 
 from graft.anatomy.site import Site
 from graft.attach.tokens import Insertion
-from graft.errors import Refused
+from graft.errors import BadInput, Refused
 
 Names = str | None | tuple[str | None, ...]
 KeysValues = tuple[Tensor, Tensor]
@@ -20,6 +21,7 @@ class Call:
     """One forward of one stack.
 
     names        the adapter in use, None for the base, or one of these for each row
+    tasks        the task that rows belong to, one for all or one for each row, for adapters that know several
     stack        which stack, and whether it is `causal`: token t sees only tokens up to t
     tokens       how many of each row it runs on, virtual ones included
     mask         (batch, n) padding mask of the tokens the stack sees; None when nothing is padded
@@ -40,6 +42,7 @@ class Call:
 
     names: Names = None
     stack: str = ""
+    tasks: Names = None
     causal: bool = False
     tokens: int = 0
     mask: Tensor | None = None
@@ -73,15 +76,18 @@ class Call:
 
     def per_row(self, size: int) -> tuple[str | None, ...]:
         """One name for each of `size` leading entries: rows repeat for beams and for flattened tokens."""
-        if not isinstance(self.names, tuple):
-            return (self.names,) * size
-        times, rest = divmod(size, len(self.names))
+        return self._shared_out(self.names, size, "adapter")
+
+    def _shared_out(self, names: Names, size: int, kind: str) -> tuple[str | None, ...]:
+        if not isinstance(names, tuple):
+            return (names,) * size
+        times, rest = divmod(size, len(names))
         if rest:
             raise Refused(
-                f"rows vanish inside the {self.stack or 'model'}: {size} cannot be shared out over {len(self.names)} "
-                "adapter names. Use one adapter for the whole batch."
+                f"rows vanish inside the {self.stack or 'model'}: {size} cannot be shared out over {len(names)} "
+                f"{kind} names. Use one {kind} for the whole batch."
             )
-        return tuple(name for name in self.names for _ in range(times))
+        return tuple(name for name in names for _ in range(times))
 
     def rows_of(self, name: str, size: int, device: torch.device) -> Tensor | None:
         """Indices of the leading entries that use `name`; None means all of them."""
@@ -92,6 +98,35 @@ class Call:
 
     def extend(self, layer: str, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """A part's own keys and values (batch, heads, n, width), with those of earlier tokens in front of them.
+    def by_task(self, known: tuple[str, ...], size: int, device: torch.device) -> list[tuple[int, Tensor | None]]:
+        """The tasks of `size` leading entries: the number of each in `known`, and which entries are its; None: all.
+
+        Where one task or none is known, everything is of it. Raises BadInput for no task and an unknown one.
+        """
+        if not known or (len(known) == 1 and self.tasks is None):
+            return [(0, None)]
+        names = self.tasks if isinstance(self.tasks, tuple) else (self.tasks,)
+        if wrong := [name for name in names if name not in known]:
+            seen = f"not {wrong[0]!r}" if wrong[0] is not None else "and none was named"
+            raise BadInput(
+                f"the adapter knows the tasks {', '.join(known)}, {seen}. Say which: graft.use(model, name, "
+                f"tasks={known[0]!r}), or a list with one for each row; graft generate has --task {known[0]}."
+            )
+        if len(set(names)) == 1:
+            return [(known.index(str(names[0])), None)]
+        rows: dict[str | None, list[int]] = {}
+        for index, name in enumerate(self._shared_out(names, size, "task")):
+            rows.setdefault(name, []).append(index)
+        return [(known.index(str(name)), torch.tensor(own, device=device)) for name, own in rows.items()]
+
+    def tasks_of(self, name: str) -> Names:
+        """The tasks of the rows that use the adapter `name`."""
+        if not isinstance(self.names, tuple) or not isinstance(self.tasks, tuple):
+            return self.tasks
+        size = math.lcm(len(self.names), len(self.tasks))
+        pairs = zip(self.per_row(size), self._shared_out(self.tasks, size, "task"), strict=True)
+        return tuple(task for other, task in pairs if other == name)
+
 
         They are kept as a further layer of the model's cache, so that beams reorder and crop them with the rest.
         Raises Refused for a cache with tokens of which this part saw nothing.

@@ -125,6 +125,7 @@ def narrow(call: Call, name: str, rows: Tensor, size: int) -> Call:
     return replace(
         call,
         names=name,
+        tasks=call.tasks_of(name),
         captured=captured,
         mask=own(call.mask),
         memory_mask=own(call.memory_mask),

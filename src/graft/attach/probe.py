@@ -18,6 +18,8 @@ from graft.errors import BadInput, NotApplied
 def probe(model: nn.Module, name: str = "default", batch: Mapping[str, Tensor] | None = None) -> float:
     """The largest difference that adapter `name` makes to the output on a small batch, its task head apart.
 
+    Of several tasks that it knows, as the first, where none is named.
+
     Raises NotApplied when it makes none, when its outputs are not finite, or when a site it asked for was not run.
     """
     record = require(model, name)
@@ -28,7 +30,7 @@ def probe(model: nn.Module, name: str = "default", batch: Mapping[str, Tensor] |
     try:
         with torch.no_grad():
             record.watching[name] = set()
-            with use(model, name), _without_head(record, adapter):
+            with use(model, name, record.tasks or adapter.tasks[:1] or None), _without_head(record, adapter):
                 ours = first_of(_run(model, inputs))
             reached = record.watching[name]
             with use(model, None):

@@ -133,13 +133,14 @@ class Grafted:
 
     def now(self) -> Call:
         """The call in progress, or one with the names in use when a module is run on its own."""
-        return self.call if self.call is not None else Call(names=self.names)
+        return self.call if self.call is not None else Call(names=self.names, tasks=self.tasks)
 
     def ran(self, names: Iterable[str], path: str) -> None:
         """Note, for adapters that are watched, that the module at `path` ran."""
         for name in names:
             if name in self.watching:
                 self.watching[name].add(path)
+    tasks: Names = None
 
     def lengths(self, name: str, stack: str) -> tuple[int, int]:
         """How many virtual keys and how many virtual tokens adapter `name` adds to a stack's self-attention."""

@@ -26,8 +26,8 @@ def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
     if not stack.causal:
         grafted.kept = {}  # what an encoder left for its decoder before has served, and may hold a graph
     call = Call(
-        names=grafted.names, stack=stack.name, causal=stack.causal, cache=inputs.get("past_key_values"),
-        kept=grafted.kept,
+        names=grafted.names, tasks=grafted.tasks, stack=stack.name, causal=stack.causal,
+        cache=inputs.get("past_key_values"), kept=grafted.kept,
     )  # fmt: skip
     lead = given(inputs)
     if lead is None:
@@ -37,6 +37,8 @@ def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
         raise BadInput(
             f"{len(call.names or ())} adapter names for a batch of {batch} rows: give graft.use one name per row."
         )
+    if isinstance(call.tasks, tuple) and batch % len(call.tasks):
+        raise BadInput(f"{len(call.tasks)} tasks for a batch of {batch} rows: give graft.use one per row.")
     past = call.cache.get_seq_length() if call.cache is not None else 0
     call = replace(call, past=past, mask=padding_of(inputs.get("attention_mask")), tokens=lead.shape[1])
     recompute.bind(grafted, module, stack)

@@ -7,15 +7,18 @@ from torch import nn
 
 from graft.attach import in_place
 from graft.attach.call import Names
-from graft.attach.spot import Grafted, require
+from graft.attach.spot import Grafted, grafted, require
 from graft.errors import BadInput, Refused
 
 
 @contextmanager
-def use(model: nn.Module, names: str | Sequence[str | None] | None) -> Iterator[nn.Module]:
+def use(
+    model: nn.Module, names: str | Sequence[str | None] | None, tasks: str | Sequence[str | None] | None = None
+) -> Iterator[nn.Module]:
     """Within the `with`, run `model` with one adapter, with None (the base), or with one name or None per row.
 
-    A sequence names the rows of each batch; a batch may hold a multiple of it (beams, several returns). Raises BadInput
+    A sequence names the rows of each batch; a batch may hold a multiple of it (beams, several returns). `tasks`: which
+    task the rows belong to, or one for each, where an adapter knows several; None leaves it as it was. Raises BadInput
     for an unknown name, Refused where an adapter is merged or trains the base's own tensors and rows would differ.
     """
     record = require(model)
@@ -28,9 +31,29 @@ def use(model: nn.Module, names: str | Sequence[str | None] | None) -> Iterator[
     before = record.names
     _switch(record, wanted)
     try:
-        yield model
+        with of_tasks(model, tasks):
+            yield model
     finally:
         _switch(record, _left(record, before))
+
+
+@contextmanager
+def of_tasks(model: nn.Module, tasks: str | Sequence[str | None] | None) -> Iterator[None]:
+    """Within the `with`, rows belong to one task, or each to its own; None leaves it as it was. What knows no tasks
+    does not ask."""
+    record = grafted(model)
+    if record is None or tasks is None:
+        yield
+        return
+    if not isinstance(tasks, str) and not _all_names(tasks):
+        raise BadInput(f"a task is given by its name, a list has one for each row, got {tasks!r}.")
+    if not tasks:
+        raise BadInput("an empty list of tasks: give one task, or one per row.")
+    before, record.tasks = record.tasks, tasks if isinstance(tasks, str) else tuple(tasks)
+    try:
+        yield
+    finally:
+        record.tasks = before
 
 
 def _all_names(names: object) -> bool:

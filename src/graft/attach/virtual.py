@@ -242,7 +242,7 @@ def _computed(
         return grafted.prefixes[name]
     like = grafted.model.get_parameter(f"{spot.stack.embed}.weight")
     seen = {name: front} if front else {}
-    alone = Call(name, spot.stack.name, causal=True, shift=keys, late=late, prefixes=seen, harvest={})
+    alone = Call(name, call.tasks, spot.stack.name, causal=True, shift=keys, late=late, prefixes=seen, harvest={})
     virtual = _tokens(spot, alone, name, like)
     _run_alone(grafted, module, replace(alone, tokens=len(virtual)), virtual)
     grafted.prefixes[name] = _harvested(alone, name, _self_attentions(grafted, spot))
@@ -271,7 +271,7 @@ def _deep(
         )
     like = grafted.model.get_parameter(f"{spot.stack.embed}.weight")
     most = max(layers.values())
-    alone = Call(name, spot.stack.name, spot.stack.causal, most, shift=before, harvest={}, deep=True)
+    alone = Call(name, call.tasks, spot.stack.name, spot.stack.causal, most, shift=before, harvest={}, deep=True)
     _run_alone(grafted, module, alone, like.new_zeros(most, spot.stack.embed_width))
     own = {p: n for p in _self_attentions(grafted, spot) for layer, n in layers.items() if p.startswith(f"{layer}.")}
     whole = _harvested(alone, name, own)

@@ -8,6 +8,8 @@ multiple_choice              question, choices: list of texts, answer: index
 generation                   prompt, completion, references: list of texts
 chat                         messages: [{"role", "content"}], the last one the assistant's
 language_modeling            text
+
+A row of any kind may name its `task`, where several are learned together.
 """
 
 import json
@@ -27,6 +29,12 @@ class Unusable(Exception):
     def __init__(self, what: str, check: str = "unreadable") -> None:
         super().__init__(what)
         self.check = check
+
+
+def task_cells(row: Row) -> Cells:
+    """`task`, where the row names one, as text."""
+    name = row.get("task")
+    return {"task": str(name)} if isinstance(name, (str, int)) and str(name).strip() else {}
 
 
 def text_cells(row: Row) -> Cells:

@@ -15,7 +15,7 @@ _MORE = re.compile(rf"\+{_NAME}(?=\+|$)")
 ROLES = (
     "text", "text_pair", "label", "label_text", "tokens", "tags", "prompt", "completion", "references", "messages",
     "instruction", "input", "output", "conversations", "question", "context", "answers", "choices", "answer",
-    "chosen", "rejected",
+    "chosen", "rejected", "task",
 )  # fmt: skip
 
 Columns = Mapping[str, tuple[str, ...]]

@@ -27,7 +27,7 @@ class Match:
 
 
 # Roles that several kinds may have beside the columns that make them.
-OPTIONAL = {"label_text", "references", "input"}
+OPTIONAL = {"label_text", "references", "input", "task"}
 TASKS = tuple(dict.fromkeys(task for kind in KINDS for task in kind.tasks if task != "preference"))
 
 

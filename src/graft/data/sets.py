@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from graft.data.canonical import CELLS, Unusable
+from graft.data.canonical import CELLS, Unusable, task_cells
 from graft.data.columns import apply_columns, check_columns, format_columns, parse_columns
 from graft.data.detection import Match, detect
 from graft.data.formats.table import Table
@@ -156,7 +156,7 @@ def _canonical(
             try:
                 if missing:
                     raise Unusable(f"no column {', '.join(missing)}", "empty")
-                good[split].append(row.having(**CELLS[task](row)))
+                good[split].append(row.having(**CELLS[task](row), **task_cells(row)))
             except Unusable as problem:
                 complaints.append(Complaint(problem.check, row.where, str(problem)))
     if task == "regression":

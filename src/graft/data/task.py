@@ -57,8 +57,12 @@ class Task(ABC):
         return [self.encode(row, tokenizer)]
 
     def features(self, rows: Sequence[Mapping[str, Any]], tokenizer: Any, train: bool = False) -> list[Features]:
-        """The features of all rows, each with `item`. With `train`, what only prediction needs may be left out."""
-        return [{**feature, "item": item} for item, row in enumerate(rows) for feature in self.windows(row, tokenizer)]
+        """The features of all rows, each with `item`, and with `task` where the row names one.
+
+        With `train`, what only prediction needs may be left out.
+        """
+        return [{**feature, "item": item, **task_of(row)} for item, row in enumerate(rows)
+                for feature in self.windows(row, tokenizer)]  # fmt: skip
 
     def collate(self, features: Sequence[Features], tokenizer: Any) -> dict[str, Tensor]:
         """Features as tensors [B, T], padded to the longest on the tokenizer's side."""
@@ -66,7 +70,7 @@ class Task(ABC):
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The part of a batch that the model's forward takes, labels included."""
-        return {name: value for name, value in batch.items() if name not in self.extras}
+        return {name: value for name, value in batch.items() if name not in self.extras | {"task"}}
 
     @abstractmethod
     def predict(self, model: Any, batch: Mapping[str, Any], tokenizer: Any) -> list[Record]:
@@ -113,6 +117,11 @@ class Task(ABC):
     def as_dict(self) -> dict[str, Any]:
         """The task as JSON values; `graft.data.tasks.from_dict` reads it back."""
         return {"kind": self.kind, **dataclasses.asdict(self)}
+
+
+def task_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """Which of several tasks a row belongs to, where it says so."""
+    return {"task": row["task"]} if isinstance(row.get("task"), str) else {}
 
 
 def runs(ids: Sequence[int], trained: Sequence[bool], tokenizer: Any) -> list[tuple[str, bool]]:

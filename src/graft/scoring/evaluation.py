@@ -8,12 +8,13 @@ from typing import Any, Literal
 from torch import nn
 
 from graft import checkpoint, data, metrics
-from graft.attach import use
+from graft.attach import require, use
 from graft.data import DataSets, Row
 from graft.data.rows import some
 from graft.data.sources import read_source
 from graft.data.task import Record, Task
 from graft.data.tasks import from_dict
+from graft.data.tasks_of_rows import check_tasks
 from graft.data.templates import DEFAULT
 from graft.errors import BadInput
 from graft.loading import Base, Precision, Source, kept_with, load_base
@@ -100,6 +101,8 @@ def evaluate(
     if metric and metric not in task.metrics:
         check_metric(metric, task.kind, task.metrics, _score(base, task, rows[:1], None, batch, show=False))
     name = _attach(base, folder, force, task, rows[0]) if folder is not None else None
+    if name is not None and (tasks := require(base.model, name).adapters[name].tasks):
+        check_tasks(tasks, rows)
     systems = {"base": _score(base, task, rows, None, batch, show)}
     if name is None:
         return Evaluation(task, rows, systems, _alone(task, systems["base"], metric, seed), None, None, notes)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from graft.attach import use
+from graft.attach import require, use
 from graft.data import load
 from graft.data.tasks import find
 from graft.errors import BadInput, Refused
@@ -36,7 +36,8 @@ def forgetting(
 ) -> Outcome:
     """Compare the loss per token of the base and of adapter `name` on general text.
 
-    Raises Refused for a model that does not predict the next token.
+    Where it knows several tasks, of which this is none, it does what it does for the first. Raises Refused for a model
+    that does not predict the next token.
     """
     if why := not_for(model, tokenizer):
         raise Refused(why)
@@ -46,11 +47,13 @@ def forgetting(
     if left := positions_left(model, name):
         limit = min(limit, left[0])
     task = kind.fit(rows, tokenizer, model.config, limit)
+    tasks = require(model, name).adapters[name].tasks
+    on = f"{text.name}, as {tasks[0]}" if tasks else text.name
     found = []
     for which in (None, name):
-        with use(model, which):
+        with use(model, which, tasks[0] if tasks else None):
             found.append(score(model, tokenizer, task, rows, batch=batch, title="general text", show=show))
-    return outcome(["loss", "perplexity"], *found, on=text.name)
+    return outcome(["loss", "perplexity"], *found, on=on)
 
 
 def not_for(model: nn.Module, tokenizer: Any) -> str | None:

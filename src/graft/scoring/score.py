@@ -5,8 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from graft.attach import of_tasks
 from graft.data.losses import to_device
 from graft.data.task import Features, Record, Task
+from graft.data.tasks_of_rows import grouped
 from graft.errors import BadInput
 from graft.memory import Portions
 from graft.progress import Bar
@@ -38,9 +40,11 @@ def score(
         def predict(part: Sequence[Features]) -> list[Record]:
             return task.predict(model, task.collate(part, tokenizer), tokenizer)
 
-        for records in portions.each(features, predict):
-            found += records
-            bar.update(len(found) / len(features), f"{len(found):,} of {len(features):,}")
+        for name, group in grouped(features).items():
+            with of_tasks(model, name):
+                for records in portions.each(group, predict):
+                    found += records
+                    bar.update(len(found) / len(features), f"{len(found):,} of {len(features):,}")
     return [
         {**record, "input": task.input(rows[record["item"]]), "reference": task.reference(rows[record["item"]])}
         for record in task.gather(found)

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from graft.attach import Adapter, merge, unmerge, use
 from graft.data.losses import to_device
 from graft.data.rows import Row
+from graft.data.tasks_of_rows import named
 from graft.errors import Refused
 from graft.scoring import forgetting, general_text, not_for, score
 from graft.tournament.arena import Arena
@@ -110,7 +111,7 @@ def _flops(arena: Arena, adapter: Adapter, fitted: Fit, size: int) -> int:
     batch = to_device(arena.task.inputs(arena.task.collate(features, arena.tokenizer)), arena.model)
     arena.model.train()
     try:
-        with use(arena.model, adapter.name), FlopCounterMode(display=False) as counter:
+        with use(arena.model, adapter.name, named(features)), FlopCounterMode(display=False) as counter:
             arena.model(**batch).loss.backward()
     finally:
         arena.model.eval()

@@ -14,6 +14,7 @@ from graft import checkpoint, metrics
 from graft.attach import attach, detach, probe, use
 from graft.data.rows import Row
 from graft.data.task import Record
+from graft.data.tasks_of_rows import knowing
 from graft.errors import BadInput, GraftError, Refused, sentence
 from graft.memory import Peak, release
 from graft.method import Method
@@ -70,6 +71,7 @@ def run(design: Design, trial: Trial, arena: Arena, keep: Path | None = None, ar
 def _tuned(design: Design, trial: Trial, arena: Arena, method: Method, keep: Path | None,
            arenas: Sequence[Arena]) -> Finished:  # fmt: skip
     model, tokenizer, task, size = arena.model, arena.tokenizer, arena.task, trial.place.size
+    method = knowing(method, arena.train, [*arena.data.validation, *arena.test])
     torch.manual_seed(trial.seed)
     adapter = attach(model, method, NAME, tokenizer=tokenizer)
     try:

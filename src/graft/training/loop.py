@@ -15,10 +15,11 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from graft import memory
-from graft.attach import Adapter, use
+from graft.attach import Adapter, of_tasks, use
 from graft.attach.recompute import checkpoint_activations, checkpoints_activations
 from graft.data.losses import to_device
 from graft.data.task import Features, Task
+from graft.data.tasks_of_rows import named
 from graft.files import write_text
 from graft.progress import Bar
 from graft.scoring import length
@@ -166,7 +167,8 @@ def _prepare(trainer: GraftTrainer, train: Sequence[Features]) -> None:
     def batches() -> Iterator[dict[str, torch.Tensor]]:
         for at in range(0, len(train), size):
             batch = trainer.task.collate(train[at : at + size], trainer.tokenizer)
-            yield to_device(trainer.task.inputs(batch), trainer.grafted)
+            with of_tasks(trainer.grafted, named(train[at : at + size])):
+                yield to_device(trainer.task.inputs(batch), trainer.grafted)
 
     for method, _ in trainer.adapter.terms():
         method.prepare(trainer.grafted, batches())

@@ -9,6 +9,7 @@ from graft import metrics
 from graft.data import DataSets, Task, check, load, show_mask
 from graft.data import fit as fit_task
 from graft.data.rows import some
+from graft.data.tasks_of_rows import knowing
 from graft.errors import BadInput
 from graft.limits import check_numbers
 from graft.loading import Base, Source, chosen_device, fast_bf16, find_base, in_bf16, load_base
@@ -41,6 +42,7 @@ class Session:
         general = general_text(options.general_text)
         source = find_base(options.model, options.trust_remote_code)
         data, task = self._rows(source)
+        self.method = knowing(self.method, data.train, [*data.validation, *data.test])
         base = load_base(source, task, dtype=self._dtype(), device=options.device, seed=options.seed)
         self.notes += base.notes
         self.general = measurable(general, base.model, base.tokenizer, self.notes)
@@ -129,6 +131,8 @@ class Session:
         if verb == "evaluate":
             words += ["--data", self.options.data]
             words += ["--columns", self.options.columns] if self.options.columns else []
+        elif self.adapter.tasks:
+            words += ["--task", self.adapter.tasks[0]]
         return shlex.join([*words, *(["--prompt", "…"] if verb == "generate" else [])])
 
     def _limit(self, task: Task, data: DataSets, base: Base) -> int | None:

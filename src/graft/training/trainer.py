@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
-from graft.attach import Adapter
+from graft.attach import Adapter, of_tasks
 from graft.data.losses import inference, to_device
 from graft.data.task import Features, Task
+from graft.data.tasks_of_rows import named
 from graft.errors import Refused
 from graft.memory import Portions, ran_out, release
 from graft.moment import Moment
@@ -103,9 +104,9 @@ class GraftTrainer(Trainer):
         counts = [self._count(batch) for batch in batches]
         total = float(self.accelerator.reduce(torch.tensor(float(sum(counts)), device=self.args.device), "mean"))
         result = torch.zeros((), device=self.args.device)
-        for number, (batch, count) in enumerate(zip(batches, counts, strict=True)):
+        for number, (part, batch, count) in enumerate(zip(parts, batches, counts, strict=True)):
             alone = nullcontext() if number == len(parts) - 1 else self.accelerator.no_sync(model)
-            with alone:
+            with alone, of_tasks(self.grafted, named(part)):
                 loss = self.mean_loss(batch, model) * (count / total)
                 self.accelerator.backward(loss)
             result += loss.detach()
@@ -194,11 +195,13 @@ class GraftTrainer(Trainer):
 
     def _mean(self, features: Sequence[Features]) -> tuple[float, int]:
         batch = self.task.inputs(self.task.collate(features, self.tokenizer))
-        return float(self.mean_loss(batch, self.grafted)), self._count(batch)
+        with of_tasks(self.grafted, named(features)):
+            return float(self.mean_loss(batch, self.grafted)), self._count(batch)
 
     def loss_of(self, features: Sequence[Features]) -> Tensor:
         """The model's own loss of some rows, by themselves."""
-        return self.mean_loss(self.task.inputs(self.task.collate(features, self.tokenizer)), self.grafted)
+        with of_tasks(self.grafted, named(features)):
+            return self.mean_loss(self.task.inputs(self.task.collate(features, self.tokenizer)), self.grafted)
 
     def mean_loss(self, batch: dict[str, Tensor], model: nn.Module) -> Tensor:
         """The model's own loss of a batch. `model` may be wrapped, as for several processes."""

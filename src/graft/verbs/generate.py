@@ -26,6 +26,7 @@ class Options:
         None
     )
     base: Annotated[bool, "also show what the base writes without the adapter"] = False
+    task: Annotated[str | None, "which task the prompts belong to, for an adapter that knows several"] = None
     plain: Annotated[bool, "the prompt as it is, without the adapter's template"] = False
     max_new_tokens: Annotated[int | None, "tokens to write at most; by default what the task needs, else 128"] = None
     temperature: Annotated[float, "0 takes the likeliest token, 1 samples as the model says"] = 0.0
@@ -79,6 +80,8 @@ def run(options: Options) -> Result:
         raise BadInput("give --prompt or --prompts, not both.")
     if options.adapter is None and options.base:
         raise BadInput("--base shows the base beside an adapter: give an --adapter.")
+    if options.adapter is None and options.task is not None:
+        raise BadInput("--task names one of the tasks of an adapter: give an --adapter.")
     how = Writing(
         max_new_tokens=options.max_new_tokens, temperature=options.temperature, top_k=options.top_k,
         top_p=options.top_p, beams=options.beams, repetition_penalty=options.repetition_penalty, seed=options.seed,
@@ -89,7 +92,7 @@ def run(options: Options) -> Result:
         prompts = typed() if options.prompts is None else iter(read_prompts(options.prompts))
     speaker = Speaker(
         find_base(options.model, options.trust_remote_code), options.adapter, how, beside=options.base,
-        plain=options.plain, dtype=options.dtype, device=options.device, force=options.force,
+        plain=options.plain, of=options.task, dtype=options.dtype, device=options.device, force=options.force,
         remember=options.prompt is None and options.prompts is None,
     )  # fmt: skip
     return Result(speaker, prompts)

@@ -9,7 +9,8 @@ from torch import Tensor
 from graft.data.encoding import text_ids
 from graft.data.losses import answer_losses
 from graft.data.padding import IGNORED, pad
-from graft.data.task import Features, Record, Task, facts, short
+from graft.data.task import Features, Record, Task, facts, short, task_of
+from graft.data.tasks_of_rows import grouped
 from graft.errors import BadInput, Refused
 
 
@@ -41,12 +42,19 @@ class LanguageModeling(Task):
         return [{**window, "bytes": 0 if number else size} for number, window in enumerate(windows)]
 
     def features(self, rows: Sequence[Mapping[str, Any]], tokenizer: Any, train: bool = False) -> list[Features]:
-        """With `train`, all rows in one stream cut into full blocks; `item` is the row in which a block begins."""
+        """With `train`, all rows in one stream cut into full blocks, or in one for each task that they name; `item` is
+        the row in which a block begins."""
         if not train:
             return super().features(rows, tokenizer)
+        numbered = [{"item": item, "row": row, **task_of(row)} for item, row in enumerate(rows)]
+        return [block for part in grouped(numbered).values() for block in self._stream(part, tokenizer)]
+
+    def _stream(self, rows: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[Features]:
+        """The blocks of the rows of one task."""
         stream: list[int] = []
         begins: list[int] = []
-        for item, row in enumerate(rows):
+        for each in rows:
+            item, row = each["item"], each["row"]
             ids = _document(row["text"], tokenizer)
             # An end token that also starts texts is written once between two of them.
             ids = ids[1:] if stream[-1:] == ids[:1] else ids
@@ -54,7 +62,8 @@ class LanguageModeling(Task):
             begins += [item] * len(ids)
         blocks = self._blocks(stream)
         step = self.max_length - 1
-        return [{**block, "bytes": 0, "item": begins[number * step]} for number, block in enumerate(blocks)]
+        same = task_of(rows[0])
+        return [{**block, "bytes": 0, "item": begins[number * step], **same} for number, block in enumerate(blocks)]
 
     def collate(self, features: Sequence[Features], tokenizer: Any) -> dict[str, Tensor]:
         """Padded on the right, whatever the tokenizer's side: positions then count from 0."""

@@ -57,8 +57,8 @@ class MultipleChoice(Task):
                 flat.append({name: feature[name][at] if here else blank[name] for name in names})
         padded = pad(flat, tokenizer, tokenizer.padding_side)
         batch = {name: value.view(len(features), count, -1) for name, value in padded.items()}
-        numbers = {name: torch.tensor([feature[name] for feature in features]) for name in features[0].keys() - names}
-        return batch | numbers
+        rest = [{name: value for name, value in feature.items() if name not in names} for feature in features]
+        return batch | pad(rest, tokenizer, tokenizer.padding_side)
 
     def predict(self, model: Any, batch: Mapping[str, Any], tokenizer: Any) -> list[Record]:
         """`output`, the index of the best choice; `probabilities` of the row's choices; `loss` of the right one."""
