@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # mypy may have seen the modules of the same names first
     from graft.checkpoint import load as load
     from graft.checkpoint import save as save
     from graft.composition import Average as Average
+    from graft.composition import Frozen as Frozen
     from graft.composition import Stack as Stack
     from graft.method import Method as Method
     from graft.method import Part as Part
@@ -34,7 +35,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "graft.attach": ("attach", "detach", "merge", "unmerge", "use"),
     "graft.checkpoint": ("load", "save"),
-    "graft.composition": ("Average", "Stack"),
+    "graft.composition": ("Average", "Frozen", "Stack"),
     "graft.method": ("Method", "Part"),
     **{f"graft.methods.{entry.name}": (entry.class_name,) for entry in catalogue.own().values()},
 }

@@ -6,13 +6,18 @@
 What is attached is an ordinary adapter with copies of the tensors: it trains, is saved and merges as such, and the
 adapters that it came from may go. Side by side instead of one after the other is `graft.Parallel`, with an attention
 that chooses `graft.AdapterFusion`, one for each row of a batch `graft.use(model, ["language", "task"])`.
+
+    graft.attach(model, graft.Frozen("shared", task="qa"), "qa")
+
+makes an adapter that knows several tasks an ordinary one for one of them.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
+import torch
 from torch import Tensor
 
 from graft.errors import BadInput, Refused
@@ -57,6 +62,40 @@ class Average(Method):
                    or any(each[key].shape != found[0][key].shape for each in found)]:  # fmt: skip
             raise BadInput(f"Average: the adapters have different tensors, as {odd[0]}. Average adapters of one kind.")
         return first, {key: _mean(key, [each[key] for each in found], shares) for key in found[0]}
+
+
+@dataclass(frozen=True)
+class Frozen(Method):
+    """An adapter that knows several tasks, or reads examples, as an ordinary one. Becomes a method without either."""
+
+    adapter: Annotated[str, "its name"] = "default"
+    task: Annotated[str | None, "the task, where it knows several"] = None
+    examples: Annotated[tuple[tuple[int, ...], ...], "token ids of rows to read, each with its answer"] = ()
+
+    def upon(self, adapters: "Mapping[str, Adapter]") -> "tuple[Method, Mapping[str, Tensor]]":
+        if self.adapter not in adapters:
+            there = ", ".join(adapters) or "none"
+            raise BadInput(f"Frozen: there is no adapter {self.adapter!r} on this model; attached are: {there}.")
+        live = adapters[self.adapter]
+        if self.task not in live.tasks and (self.task is not None or len(live.tasks) > 1):
+            knows = f"{self.adapter!r} knows the tasks {', '.join(live.tasks)}" if live.tasks else "it knows no tasks"
+            seen = "none was named" if self.task is None else f"none is called {self.task!r}"
+            raise BadInput(f"Frozen: {knows}, and {seen}. Write task={(live.tasks or (None,))[0]!r}.")
+        found = list(self._terms(live))
+        if [method for method, _ in found] == [term.serving() for term in live.method.methods()]:
+            raise Refused(f"Frozen: {self.adapter!r} ({live.method}) is an ordinary adapter already. Use it as it is.")
+        heads = {f"{p.key}.{n}": t for p in live.placed if p.head for n, t in p.part.state_dict().items()}
+        method, tensors = found[0] if len(found) == 1 else joined(found)
+        return method, {**tensors, **heads}
+
+    def _terms(self, live: "Adapter") -> "Iterator[tuple[Method, Mapping[str, Tensor]]]":
+        """Each method of the sum, frozen."""
+        terms = live.method.methods()
+        for number, term in enumerate(terms):
+            mark = f"{number}." if len(terms) > 1 else ""
+            own = {p.key.removeprefix(mark): p.part for p in live.placed if p.term == number and not p.head}
+            with torch.no_grad():
+                yield term.frozen(own, self.task, self.examples)
 
 
 def _mean(key: str, values: list[Tensor], shares: tuple[float, ...]) -> Tensor:

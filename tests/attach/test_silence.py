@@ -47,7 +47,8 @@ def close(ours: Tensor, other: Tensor) -> None:
 
 
 # By default these act outside the layers too, where nothing is switched off, or not in all of them.
-INSIDE = {"bitfit": {"sites": "all-linear"}, "ln_tuning": {"sites": "norm @ 0-1"}, "adapter_drop": {"robust": True}}
+INSIDE = {"bitfit": {"sites": "all-linear"}, "ln_tuning": {"sites": "norm @ 0-1"}, "adapter_drop": {"robust": True},
+          "hyperformer": {"train_layernorm": False}}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LAYERED)

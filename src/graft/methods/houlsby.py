@@ -4,6 +4,8 @@
 
 Starts near the base: weights are truncated normal with σ = 1e-3 as in the authors' code (the paper discusses 1e-2) and
 biases 0. The block's layer norms train too, as in the paper; `train_layernorm=False` leaves them as AdapterHub does.
+With `after_norm` what is added to z passes a layer norm of its own first, as in HyperFormer, whose frozen form this is;
+its gain starts at the same σ.
 """
 
 from collections.abc import Sequence
@@ -24,17 +26,20 @@ if TYPE_CHECKING:
 class Series(Part):
     """One bottleneck on what leaves a sub-layer, before dropout, residual and norm."""
 
-    def __init__(self, width: int, bottleneck: int, activation: Activation, std: float) -> None:
+    def __init__(self, width: int, bottleneck: int, activation: Activation, std: float, norm: bool = False) -> None:
         super().__init__()
         self.down = _truncated(bottleneck, width, std)
         self.down_bias = zeros(bottleneck)
         self.up = _truncated(width, bottleneck, std)
         self.up_bias = zeros(width)
-        self.activation = activation
+        self.activation, self.norm = activation, norm
+        if norm:
+            self.gain, self.shift = nn.Parameter(torch.full((width,), std)), zeros(width)
 
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
         inner = ACTIVATIONS[self.activation](F.linear(y, self.down, self.down_bias))
-        return y + F.linear(inner, self.up, self.up_bias)
+        added = F.linear(inner, self.up, self.up_bias)
+        return y + (F.layer_norm(added, added.shape[-1:], self.gain, self.shift) if self.norm else added)
 
 
 def _truncated(out: int, width: int, std: float) -> nn.Parameter:
@@ -49,6 +54,7 @@ class Houlsby(Method):
     activation: Annotated[Activation, "non-linearity inside"] = "gelu"
     std: Annotated[float, "standard deviation of the initial weights"] = 1e-3
     train_layernorm: Annotated[bool, "train the blocks' layer norms too, as in the paper"] = True
+    after_norm: Annotated[bool, "a layer norm on what an adapter adds, as in HyperFormer"] = False
     sites: Annotated[str, "which sub-layers"] = "attention ffn"
 
     family: ClassVar[str] = "function"
@@ -70,7 +76,7 @@ class Houlsby(Method):
     def build(self, site: Site) -> Part:
         if site.role == "norm":
             return StandIn(site)
-        return Series(site.outputs, self.bottleneck, self.activation, self.std)
+        return Series(site.outputs, self.bottleneck, self.activation, self.std, self.after_norm)
 
     def sizes(self) -> tuple[str, ...]:
         return ("bottleneck",)
@@ -78,4 +84,5 @@ class Houlsby(Method):
     def count(self, sites: Sequence[Site]) -> int:
         r, blocks = self.bottleneck, [site for site in sites if site.role != "norm" or site.layer is not None]
         norms = sum(site.outputs * (1 + (site.bias is not None)) for site in blocks if site.role == "norm")
-        return norms + sum(2 * site.outputs * r + r + site.outputs for site in blocks if site.role != "norm")
+        widths = [site.outputs for site in blocks if site.role != "norm"]
+        return norms + sum(2 * d * r + r + d + 2 * d * self.after_norm for d in widths)
