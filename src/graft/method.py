@@ -7,6 +7,7 @@ Nothing else about a method matters to the rest of graft. A part defines any of
     params       gives new values for the site's parameters; having it is being mergeable
     keys_values  adds keys and values to an attention
     tokens       adds virtual tokens in front of a row, or in front of what enters a layer
+    around       runs a layer in its own way: once, again, in halves or not at all
 
 and never asks what kind of layer, model, adapter name or device it sits on: the engine in `graft.attach` owns that.
 """
@@ -30,6 +31,7 @@ from graft.values import positive as positive
 if TYPE_CHECKING:
     from graft.anatomy import Anatomy
     from graft.attach.adapter import Adapter
+    from graft.attach.around import Inner
     from graft.attach.call import Call
 
 Activation = Literal["relu", "gelu", "gelu_new", "silu", "tanh"]
@@ -41,7 +43,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }
 
-VERBS = ("before", "after", "params", "keys_values", "tokens")
+VERBS = ("before", "after", "params", "keys_values", "tokens", "around")
 
 
 class Part(nn.Module):
@@ -57,6 +59,7 @@ class Part(nn.Module):
     reads_input: bool = False  # whether `keys_values` asks the call for what enters the attention
     reads_row: Literal["embeds", "states"] | None = None  # what `tokens` at `embed` asks the call for, of whole rows
     trims: bool = True  # whether the outputs at virtual tokens are cut off again
+    halves: bool = False  # whether `around` runs the two halves of a layer apart
     listens: bool = False  # whether it only looks at what passes its site, and changes nothing there
     in_layer: int | None = None  # which layer it acts in, where its method has to know
     off: frozenset[bool] = frozenset()  # in which modes, training or not, it does nothing for now
@@ -85,6 +88,13 @@ class Part(nn.Module):
         """Virtual tokens: (n, embedding width) at `embed`, (n, width) at a `layer`, which gives none to the next.
 
         With `reads_row` each row has its own: (batch, n, embedding width).
+        """
+        raise NotImplementedError
+
+    def around(self, inner: "Inner", x: Tensor, site: Site, call: "Call") -> Tensor:
+        """What leaves a `layer` that is fed `x`; `inner` runs it. The part's tensors are in their own precision here.
+
+        A layer that gives more than its hidden states, as T5's do, has to run at least once.
         """
         raise NotImplementedError
 
@@ -165,6 +175,7 @@ class Method:
     learning_rate: ClassVar[float] = 1e-3
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "exact"
     in_place: ClassVar[bool] = False
+    needs_tasks: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Refuse values that a field's type does not allow; a method with rules of its own calls this first."""
@@ -175,7 +186,6 @@ class Method:
         """The site expression this method asks for."""
         return getattr(self, "sites", "")
 
-    needs_tasks: ClassVar[bool] = False
     def upon(self, adapters: "Mapping[str, Adapter]") -> "tuple[Method, Mapping[str, Tensor]]":
         """This method on a model with these adapters: as it is there, and tensors that its parts begin with, by name.
 
@@ -227,6 +237,13 @@ class Method:
         """The method of the deployed form: `self` unless deployment changes the hyperparameters."""
         return self
 
+    def frozen(
+        self, parts: Mapping[str, Part], task: str | None, examples: Sequence[Sequence[int]]
+    ) -> "tuple[Method, Mapping[str, Tensor]]":
+        """An ordinary method that does for one task, or for examples, what this one does, and its tensors by name."""
+        served = self.deployed(parts).items()
+        return self.serving(), {f"{key}.{name}": t for key, part in served for name, t in part.state_dict().items()}
+
     def methods(self) -> tuple["Method", ...]:
         """The methods this is a sum of, left to right."""
         return (self,)
@@ -237,13 +254,6 @@ class Method:
     @classmethod
     def slug(cls) -> str:
         """The name of the method's file, which is its name on the command line."""
-    def frozen(
-        self, parts: Mapping[str, Part], task: str | None, examples: Sequence[Sequence[int]]
-    ) -> "tuple[Method, Mapping[str, Tensor]]":
-        """An ordinary method that does for one task, or for examples, what this one does, and its tensors by name."""
-        served = self.deployed(parts).items()
-        return self.serving(), {f"{key}.{name}": t for key, part in served for name, t in part.state_dict().items()}
-
         return cls.__module__.rpartition(".")[2]
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -36,13 +36,14 @@ class Call:
     captured     what passed earlier in this call; `narrowed`: the same, as the rows of one adapter see it
     embeds       each row's embeddings (batch, n, embedding width), for parts that make virtual tokens of them
     states       what the stack makes of each row without any adapter (batch, n, width), where such a part asks for it
+    carried      what one layer leaves for the next, for parts that run layers in their own way
     kept         what one stack leaves for another, also from one forward to the next
     rows, batch  which rows, of how many, a narrowed call is about
     """
 
     names: Names = None
-    stack: str = ""
     tasks: Names = None
+    stack: str = ""
     causal: bool = False
     tokens: int = 0
     mask: Tensor | None = None
@@ -58,6 +59,7 @@ class Call:
     trims: bool = True
     captured: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     narrowed: dict[str, dict[tuple[str, str], Tensor]] = field(default_factory=dict)
+    carried: dict[str, Any] = field(default_factory=dict)
     embeds: Tensor | None = None
     states: Tensor | None = None
     kept: dict[str, Tensor] = field(default_factory=dict)
@@ -96,8 +98,6 @@ class Call:
         rows = [index for index, other in enumerate(self.per_row(size)) if other == name]
         return torch.tensor(rows, device=device)
 
-    def extend(self, layer: str, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """A part's own keys and values (batch, heads, n, width), with those of earlier tokens in front of them.
     def by_task(self, known: tuple[str, ...], size: int, device: torch.device) -> list[tuple[int, Tensor | None]]:
         """The tasks of `size` leading entries: the number of each in `known`, and which entries are its; None: all.
 
@@ -127,6 +127,8 @@ class Call:
         pairs = zip(self.per_row(size), self._shared_out(self.tasks, size, "task"), strict=True)
         return tuple(task for other, task in pairs if other == name)
 
+    def extend(self, layer: str, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """A part's own keys and values (batch, heads, n, width), with those of earlier tokens in front of them.
 
         They are kept as a further layer of the model's cache, so that beams reorder and crop them with the rest.
         Raises Refused for a cache with tokens of which this part saw nothing.

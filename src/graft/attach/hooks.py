@@ -20,7 +20,7 @@ def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
     spot: Spot = module.graft  # type: ignore[assignment]
     call = spot.grafted.now()
     works = [spot.work[name].awake() for name in call.used() if name in spot.work]
-    if not works:
+    if not works or spot.passed:
         return None
     x = first(args, kwargs)
     if call.deep and works[0].deep:
@@ -46,7 +46,7 @@ def leave(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -
     spot: Spot = module.graft  # type: ignore[assignment]
     call = spot.grafted.now()
     used = [name for name in call.used() if name in spot.work]
-    if not used:
+    if not used or spot.passed:
         return None
     spot.grafted.ran(used, spot.path)
     if call.mixed:

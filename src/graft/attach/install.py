@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from graft.anatomy.site import Site
-from graft.attach import attention, hooks, positions, stack
+from graft.attach import around, attention, hooks, positions, stack
 from graft.attach.adapter import Placed
 from graft.attach.spot import Grafted, Job, Spot
 from graft.errors import NotApplied, Refused
@@ -33,6 +33,9 @@ def jobs_of(item: Placed) -> list[tuple[str, Job]]:
     if "tokens" in verbs:
         _expect(site.role in ("embed", "layer"), item, "virtual tokens belong at an embed or a layer site")
         jobs.append((site.path, Job("deep" if site.role == "layer" else "tokens", site, part)))
+    if "around" in verbs:
+        _expect(site.role == "layer", item, "only a layer can be run in another way")
+        jobs.append((site.path, Job("around", site, part)))
     acts = verbs & {"before", "after", "params"}
     if acts and site.role in PAIRS:
         _expect(acts == {"after"}, item, f"{site.role} is a pair of points: only `after` makes sense there")
@@ -94,10 +97,33 @@ def install(record: Grafted, name: str, item: Placed, jobs: Sequence[tuple[str, 
         elif job.point == "deep":
             _expect_reachable(record, item, job.site)
             _hook(spot_at(record, path)).add(name, job)
+        elif job.point == "around":
+            _run_by(record, _hook(spot_at(record, path)), name, job)
         elif job.point == "keys":
             spot_at(record, path).add(name, job)
         else:
             _hook(spot_at(record, path)).add(name, job)
+
+
+def _run_by(record: Grafted, spot: Spot, name: str, job: Job) -> None:
+    """Let a part run the layer at a spot; where it does so in halves, have the modules between and beside them know."""
+    if any(other.point == "around" for other in spot.jobs.get(name, ())):
+        raise Refused(f"two parts of {name!r} each want to run {spot.path} in their own way: leave one of them out.")
+    found = around.halves(record, job.site) if job.part.halves else []
+    spot.add(name, job)
+    around.replace_forward(spot, module_at(record, spot.path), around.Instead)
+    for path, what in found:
+        inside, module = spot_at(record, path), module_at(record, path)
+        if inside.layer is None:
+            inside.layer, inside.passable = spot.path, what != "middle"
+            if what in ("attention", "sub-layer"):
+                kind = around.Passed if what == "attention" else around.PassedWhole
+                around.replace_forward(inside, module, kind)
+            elif what == "middle":
+                inside.handles.append(module.register_forward_pre_hook(around.halt, with_kwargs=True, prepend=True))
+            else:
+                inside.handles.append(module.register_forward_hook(around.silence if what == "exit" else around.bypass))
+        inside.add(name, Job("half", job.site, job.part))
 
 
 def _stack_path(record: Grafted, site: Site | None) -> str:
@@ -157,6 +183,8 @@ def _hook(spot: Spot) -> Spot:
 
 def uproot(record: Grafted, path: str) -> None:
     """Remove a spot and its hooks."""
-    for handle in record.spots.pop(path).handles:
+    spot = record.spots.pop(path)
+    for handle in spot.handles:
         handle.remove()
+    around.restore_forward(spot, module_at(record, path))
     del module_at(record, path)._modules["graft"]

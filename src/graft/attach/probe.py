@@ -100,4 +100,4 @@ def _run(model: nn.Module, inputs: dict[str, Tensor]) -> Any:
 
 
 def _acts(work: Work) -> bool:
-    return bool(work.befores or work.replacing or work.afters or work.keys or work.deep)
+    return bool(work.befores or work.replacing or work.afters or work.keys or work.deep or work.around)

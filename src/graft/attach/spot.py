@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from graft.anatomy import Anatomy
     from graft.attach.adapter import Adapter
 
-Point = Literal["site", "entry", "residual", "exit", "input", "keys", "tokens", "deep"]
+Point = Literal["site", "entry", "residual", "exit", "input", "keys", "tokens", "deep", "around", "half"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Work:
     keys: tuple[Job, ...] = ()
     tokens: tuple[Job, ...] = ()
     deep: tuple[Job, ...] = ()
+    around: tuple[Job, ...] = ()
 
     @classmethod
     def of(cls, jobs: Iterable[Job]) -> Work:
@@ -66,6 +67,7 @@ class Work:
             keys=tuple(job for job in jobs if job.point == "keys"),
             tokens=tuple(job for job in jobs if job.point == "tokens"),
             deep=tuple(job for job in jobs if job.point == "deep"),
+            around=tuple(job for job in jobs if job.point == "around"),
         )
 
     def awake(self) -> Work:
@@ -96,11 +98,26 @@ class Spot(nn.Module):
         self.jobs: dict[str, list[Job]] = {}
         self.handles: list[RemovableHandle] = []
         self.kept: tuple | None = None
+        self.before: tuple | None = None  # the forward that the module's own instance had, where it has another now
+        self.layer: str | None = None  # the path of the layer that runs in halves, where the module is in one
+        self.running: tuple | None = None  # in a layer: which half of it is running, and for whom
+        self.passable = False  # whether the module is passed over in a layer's second half
 
     def add(self, name: str, job: Job) -> None:
         """Let adapter `name` do one more thing here."""
         self.jobs.setdefault(name, []).append(job)
         self.work[name] = Work.of(self.jobs[name])
+
+    def in_half(self) -> tuple | None:
+        """Which half of the layer that the module is in is running, and for whom; None where it runs whole."""
+        layer = None if self.layer is None else self.grafted.spots.get(self.layer)
+        return None if layer is None else layer.running
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing acts here just now: the layer is in its second half, and this belongs to the first."""
+        half = self.in_half() if self.passable else None
+        return half is not None and half[0] == "second"
 
     def own(self, name: str, key: str, part: Part) -> None:
         """Register a part as living here, so that devices, dtypes, sharding and checkpoints find it."""
@@ -123,6 +140,7 @@ class Grafted:
     anatomy: Anatomy
     adapters: dict[str, Adapter] = field(default_factory=dict)
     names: Names = None
+    tasks: Names = None
     call: Call | None = None
     spots: dict[str, Spot] = field(default_factory=dict)
     trainable: dict[str, bool] = field(default_factory=dict)
@@ -140,7 +158,6 @@ class Grafted:
         for name in names:
             if name in self.watching:
                 self.watching[name].add(path)
-    tasks: Names = None
 
     def lengths(self, name: str, stack: str) -> tuple[int, int]:
         """How many virtual keys and how many virtual tokens adapter `name` adds to a stack's self-attention."""

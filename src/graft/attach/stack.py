@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from graft.attach import recompute
+from graft.attach import around, recompute
 from graft.attach.call import Call
 from graft.attach.spot import Grafted, Spot
 from graft.attach.tokens import Insertion
@@ -45,7 +45,7 @@ def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
     if call.used():
         if not lead.is_meta:
             _refuse_empty(grafted, call)
-        call, inputs = virtual(grafted, spot, module, call, inputs, batch)
+        call, inputs = virtual(grafted, spot, module, call, around.without_cache(grafted, module, call, inputs), batch)
     grafted.call = call
     return (), inputs
 
@@ -76,7 +76,7 @@ def finish(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) 
     if call.harvest is not None:
         return None
     # The head still runs: it needs the names, and nothing that would keep caches and activations alive.
-    spot.grafted.call = replace(call, cache=None, prefixes={}, captured={}, narrowed={})
+    spot.grafted.call = replace(call, cache=None, prefixes={}, captured={}, narrowed={}, carried={})
     if call.inserted is None or not call.trims:
         return None
     return _trimmed(output, call.inserted)

@@ -39,6 +39,7 @@ KINDS = {
         Kind("passing", ("before", "after"), "changes what passes", "●"),
         Kind("keys", ("keys_values",), "adds keys and values", "▲"),
         Kind("tokens", ("tokens",), "adds tokens", "■"),
+        Kind("around", ("around",), "runs layers in its own way", "◎"),
         Kind("place", (), "trains the base itself", "★"),
     )
 }

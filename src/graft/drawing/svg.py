@@ -13,12 +13,12 @@ COLORS: dict[str, Colors] = {
     "light": {
         "text": "#1f2328", "faint": "#6e7781", "line": "#afb8c1", "guide": "#e3e7eb", "box": "#ffffff",
         "panel": "#f6f8fa", "params": "#1a7f5a", "passing": "#2563c9", "keys": "#8b48c7", "tokens": "#c2417f",
-        "place": "#8c6a14",
+        "around": "#0e7a8a", "place": "#8c6a14",
     },
     "dark": {
         "text": "#e6edf3", "faint": "#8d96a0", "line": "#545d68", "guide": "#262c33", "box": "#161b22",
         "panel": "#12171d", "params": "#3fb984", "passing": "#5c9dff", "keys": "#b787f5", "tokens": "#f27bb0",
-        "place": "#d9ae4a",
+        "around": "#3fb6c9", "place": "#d9ae4a",
     },
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 STYLES = {"params": "bold green", "passing": "bold blue", "keys": "bold magenta", "tokens": "bold red",
-          "place": "bold yellow"}  # fmt: skip
+          "around": "bold cyan", "place": "bold yellow"}  # fmt: skip
 LABEL, STREAM_AT, TOP, NODES, FOOT, SIGNS = range(6)  # the rows
 
 

@@ -47,6 +47,8 @@ def _read(adapter: Adapter) -> dict[str, str]:
     shared = any(item.site is None or getattr(item.part, "lent", ()) for item in adapter.placed)
     layers = {item.site.layer for item in acting if item.site is not None}
     one_of_each = {(item.term, type(item.part), item.site.role): item for item in reversed(acting) if item.site}
+    # What runs a layer computes what is in the layer; its other parts say what it adds there.
+    one_of_each = {key: i for key, i in one_of_each.items() if "around" not in i.part.verbs()} or one_of_each
     seen = [(item, tried(adapter.model, item)) for item in reversed(one_of_each.values())]
     terms = adapter.method.methods()
     return {

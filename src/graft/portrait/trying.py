@@ -32,9 +32,10 @@ class Tried:
 
 
 def tried(model: nn.Module, item: Placed) -> Tried | None:
-    """Run the model once and look at one part when its turn comes; None where only its parameters are used."""
+    """Run the model once and look at one part when its turn comes; None where only its parameters are used, and of one
+    that runs layers."""
     found: list[Tried] = []
-    for verb in sorted(item.part.verbs() - {"params"}):
+    for verb in sorted(item.part.verbs() - {"params", "around"}):
         original = getattr(item.part, verb)
 
         def spy(*arguments: Any, verb: str = verb, original: Callable = original) -> Any:
