@@ -37,6 +37,7 @@ ORDER = [
     ["metrics", "decode", "pretraining"],
     ["scoring"],
     ["training"],
+    ["transfer"],
     ["page"],
     ["tournament"],
     ["verbs"],
