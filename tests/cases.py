@@ -18,6 +18,7 @@ OWN = {
     "adalora": {"init_rank": 4, "target_rank": 3},
     "intrinsic_subspace": {"dimension": 64},
     "adapter_drop": {"drop": 1},
+    "offsite": {"ends": 1},
     "plug_in": {"host": "houlsby(bottleneck=4, std=0.15, train_layernorm=False)", "train_bridge": True},
     "parallel": {"hosts": ("lora(rank=3)", "lora(rank=2)"), "weights": (0.7, -0.4)},
     "adapter_fusion": {"hosts": tuple(f"houlsby(bottleneck={r}, std=0.15, train_layernorm=False)" for r in (8, 4))},
@@ -65,7 +66,7 @@ KEYS = ("prefix", "mam", "llama_adapter", "p_tuning_v2", "embedding_prompt", "un
 TOKENWISE = ("adapter_bias",)
 FUSED = ("mixtral", "qwen3_moe", "gpt_oss")
 # Methods that tell blocks apart, and cannot where one module runs as several.
-BLOCKWISE = ("adapter_drop",)
+BLOCKWISE = ("adapter_drop", "offsite")
 ROUND = ("albert",)
 # Methods that make tokens of the whole row, and cannot where a token must not see those behind it.
 ROWWISE = ("idpt", "upl")

@@ -20,6 +20,7 @@ from graft.methods.top_layers import TopLayers
 # What acts in layers alone; the others have their own tests.
 OUTSIDE = (
     "top_layers",
+    "offsite",
     "ladder_side",
     "prompt_tuning",
     "p_tuning",

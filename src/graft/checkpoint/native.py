@@ -14,6 +14,7 @@ from graft.checkpoint import peft
 from graft.checkpoint.card import card
 from graft.checkpoint.comparison import compare
 from graft.checkpoint.difference import difference
+from graft.checkpoint.emulated import plug_back
 from graft.checkpoint.fingerprint import Fingerprint, fingerprint
 from graft.checkpoint.record import FILE, Record, described, versions
 from graft.checkpoint.safe import inside, read_header, read_tensors
@@ -76,10 +77,11 @@ def load(
 ) -> Adapter:
     """Attach the adapter in `folder` (or of a Hub id, at `revision`) to `model`; `name`: instead of the one it has.
 
-    Graft's own format and PEFT's are read; only safetensors, never a pickle. `force`: load onto a base that differs
-    from the one it was trained on; what it was measured to do no longer holds. `check`: run the adapter once and refuse
-    it with NotApplied when it changes nothing (`batch`: on these inputs). Raises BadInput for files that are not what
-    they claim and a base that differs, saying how; on any error the model is left as it was.
+    Graft's own format and PEFT's are read; only safetensors, never a pickle. Ends that were tuned on an emulator go
+    onto the full model as onto the emulator. `force`: load onto a base that differs from the one it was trained on;
+    what it was measured to do no longer holds. `check`: run the adapter once and refuse it with NotApplied when it
+    changes nothing (`batch`: on these inputs). Raises BadInput for files that are not what they claim and a base that
+    differs, saying how; on any error the model is left as it was.
     """
     place = locate(folder, revision)
     if not native(place):
@@ -89,14 +91,16 @@ def load(
     record = Record.read(file)
     path = weights(place, TENSORS)
     header = read_header(path)
-    remarks = check_base(model, record, force)
+    back = plug_back(model, record, force)
+    remarks = check_base(model, record, force) if back is None else back.remarks
+    called = {name: name for name in header} if back is None else back.names(header)
     method = described(file, record.method)
     remarks += _changed(record.method, describe(method))
     affordable(path, model, method, header)
     with attaching(model, method, name or record.name, record.head) as adapter:
-        adapter.resize({key: entry.shape for key, entry in header.items()})
-        compare(path, header, stored(adapter))
-        fill(adapter, read_tensors(path, header))
+        adapter.resize({called[key]: entry.shape for key, entry in header.items()})
+        compare(path, {called[key]: entry for key, entry in header.items()}, stored(adapter))
+        fill(adapter, {called[key]: tensor for key, tensor in read_tensors(path, header).items()})
         if check:
             probe(model, adapter.name, batch)
     adapter.remarks += remarks

@@ -1,26 +1,21 @@
 """From the options of `graft plug` to an adapter's folder."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graft import checkpoint, data
+from graft import checkpoint
 from graft.checkpoint.record import FILE
 from graft.checkpoint.source import native
-from graft.data.task import length_limit
-from graft.data.tasks import from_dict
-from graft.data.templates import DEFAULT
 from graft.errors import BadInput, Refused
-from graft.loading import Source, find_base, kept_with, load_generator
-from graft.scoring import general_text
+from graft.loading import find_base, kept_with, load_generator
 from graft.training.space import check_writable
 from graft.transfer.plugging import plug
+from graft.transfer.texts import encoded, pieces
 
 if TYPE_CHECKING:
     from graft.verbs.plug import Options
-
-SHORTEST = 2  # tokens of a text that a model can be run on and something be learned from
 
 
 def write(options: "Options") -> tuple[dict[str, Any], list[str], str]:
@@ -41,9 +36,11 @@ def write(options: "Options") -> tuple[dict[str, Any], list[str], str]:
     given = options.small or str(kept.get("base") or (record.base.get("id") if record else "") or "")
     if not given:
         raise BadInput(f"{options.adapter} does not say which model it was made for: name it with --small.")
-    sources = {size: find_base(model, options.trust_remote_code) for size, model in _named(given, options)}
-    rows = _texts(options, sources, kept)
-    small, large = (load_generator(each, dtype=options.dtype, device=options.device) for each in sources.values())
+    both = [find_base(model, options.trust_remote_code) for model in (options.model, given)]
+    ours, theirs = encoded(options.data, both, options.columns, kept.get("task"))
+    _refuse_other_tokens(ours, theirs)
+    rows = pieces(ours, both, options.length, options.rows)
+    large, small = (load_generator(each, dtype=options.dtype, device=options.device) for each in both)
     name = options.name or (record.name if record else "default")
     made = plug(
         large, small, place, rows, fit=options.fit, name=name, train_bridge=options.train_bridge, force=options.force
@@ -54,7 +51,7 @@ def write(options: "Options") -> tuple[dict[str, Any], list[str], str]:
     }  # fmt: skip
     extra = {name: value for name, value in kept.items() if name in ("task", "data", "seed")}
     extra |= {"base": options.model, "plugged": about}
-    folder = checkpoint.save(large, name, options.output, tokenizer=sources["large"].tokenizer, extra=extra)
+    folder = checkpoint.save(large, name, options.output, tokenizer=both[0].tokenizer, extra=extra)
     summary = {
         "small": given, "large": options.model, "coverage": "; ".join(made.adapter.reach()),
         "texts": f"{len(rows)} of {made.tokens:,} tokens and those measured on", "mismatch": made.mismatch,
@@ -63,10 +60,6 @@ def write(options: "Options") -> tuple[dict[str, Any], list[str], str]:
     }  # fmt: skip
     command = ["graft", "evaluate", "--model", options.model, "--adapter", str(folder), "--data", options.data]
     return summary, _notes(made.mismatch), shlex.join(command)
-
-
-def _named(small: str, options: "Options") -> tuple[tuple[str, str], ...]:
-    return ("small", small), ("large", options.model)
 
 
 def _refuse_taken(output: Path) -> None:
@@ -84,27 +77,6 @@ def _notes(mismatch: float) -> list[str]:
             "do not expect much"
         )
     return found
-
-
-def _texts(options: "Options", sources: Mapping[str, Source], kept: Mapping[str, Any]) -> list[list[int]]:
-    """The data as token ids, as the adapter's task reads it. Raises Refused where the tokenizers do not agree."""
-    large, small = sources["large"], sources["small"]
-    limit = min(options.length, *(length_limit(each.tokenizer, each.config, None) for each in sources.values()))
-    if options.data.endswith(".txt"):
-        texts = [row["text"] for row in general_text(options.data).rows]
-        read = [[list(each.tokenizer(text, verbose=False)["input_ids"]) for text in texts] for each in (large, small)]
-    else:
-        stored = kept.get("task")
-        own = stored["template"] if stored and stored.get("template", DEFAULT) != DEFAULT else None
-        kind = stored["kind"] if stored else None
-        found = data.load(options.data, columns=options.columns, task=kind, template=own)
-        task = from_dict(stored) if stored else data.fit(found, large.tokenizer, large.config)
-        rows = found.train or found.validation or found.test  # test rows stay unseen where there are others
-        read = [[f["input_ids"] for f in task.features(rows, each.tokenizer, train=True)] for each in (large, small)]
-    _refuse_other_tokens(*read)
-    pieces = [ids[at : at + limit] for ids in read[0] for at in range(0, len(ids), limit)]
-    pieces = [piece for piece in pieces if len(piece) >= SHORTEST]
-    return pieces[:: max(1, len(pieces) // options.rows)][: options.rows]
 
 
 def _refuse_other_tokens(large: Sequence[Sequence[int]], small: Sequence[Sequence[int]]) -> None:
