@@ -150,6 +150,8 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, subprocess.Pop
     address = f"127.0.0.1:{free_port()}"
     place = tempfile.mkdtemp(dir="/tmp")  # sockets in it have names that a longer path would make too long
     tests = str(Path(__file__).parent.parent)
+    # A user's token, which Ray finds by itself in some of these processes and not in others, is not for here.
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": tests}
     common = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--num-cpus=1", "--num-gpus=0",
               "--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]  # fmt: skip

@@ -103,7 +103,7 @@ def test_a_comparison_killed_twenty_times_ends_as_if_it_never_was(
         if process.is_alive():
             os.kill(process.pid or 0, signal.SIGKILL)
             process.join()
-            assert process.exitcode == -signal.SIGKILL
+        if process.exitcode == -signal.SIGKILL:  # it may have ended by itself in the very moment
             killed.append(len(_written(folder)))
         else:
             assert process.exitcode == 0 and table(compared(folder=folder, **options)) == whole

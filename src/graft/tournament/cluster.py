@@ -1,5 +1,6 @@
 """A Ray cluster: trials on several machines."""
 
+import importlib.util
 import logging
 import os
 import socket
@@ -13,6 +14,7 @@ from graft.tournament.design import Design, Trial
 from graft.tournament.running import Finished
 
 ANSWERS_WITHIN = 5.0  # seconds in which a cluster must take a connection
+TOKEN = Path("~/.ray/auth_token")  # where `ray start --head` leaves it
 
 
 class Cluster(Crew):
@@ -28,17 +30,20 @@ class Cluster(Crew):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use over the network otherwise
         # Ray will not hide GPUs from tasks that ask for none, and warns of it.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        try:
-            import ray
-        except ImportError as error:
-            raise BadInput(f'--ray needs the extra "scale": pip install "graft[scale]" ({error}).') from error
-        self._ray = ray
+        if importlib.util.find_spec("ray") is None:
+            raise BadInput('--ray needs the extra "scale": pip install "graft[scale]".')
         own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:
-            _reach(address)
+            # Ray shows its token to no address by itself, and reads this when it is imported.
+            if _reach(address) and TOKEN.expanduser().is_file():
+                os.environ.setdefault("RAY_AUTH_MODE", "token")
+            import ray
+
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (OSError, ValueError) as error:
-            raise BadInput(f"--ray {address}: no Ray cluster answers there. {sentence(error)}") from error
+            hint = "" if "RAY_AUTH_MODE" in os.environ else " If it asks for a token, set RAY_AUTH_MODE=token."
+            raise BadInput(f"--ray {address}: no Ray cluster answers there. {sentence(error)}{hint}") from error
+        self._ray = ray
         self._taken: dict[Any, Trial] = {}
         there = ray.cluster_resources()
         gpus = int(there.get("GPU", 0))
@@ -73,8 +78,13 @@ def _work(folder: str, design: Design, trial: Trial, keep: Path | None) -> Finis
     return work(design, trial, keep, threads=1)
 
 
-def _reach(address: str) -> None:
-    """Connect to HOST:PORT, which Ray would try for minutes where nobody is. Raises OSError."""
+def _reach(address: str) -> bool:
+    """Connect to HOST:PORT, which Ray would try for minutes where nobody is: whether that is this machine.
+
+    Raises OSError.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), ANSWERS_WITHIN).close()
+    if not host or not port.isdecimal():
+        return False
+    with socket.create_connection((host.strip("[]"), int(port)), ANSWERS_WITHIN) as made:
+        return bool(made.getsockname()[0] == made.getpeername()[0])
