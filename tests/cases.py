@@ -61,7 +61,7 @@ def suits(name: str, model: str) -> bool:
 
 
 # Methods that add keys and values, or tokens in front of layers.
-KEYS = ("prefix", "mam", "llama_adapter", "p_tuning_v2", "embedding_prompt", "unipelt")
+KEYS = ("prefix", "mam", "hypertuning", "llama_adapter", "p_tuning_v2", "embedding_prompt", "unipelt")
 # Methods that act on tokens at an inner linear map, and cannot where experts are fused.
 TOKENWISE = ("adapter_bias",)
 FUSED = ("mixtral", "qwen3_moe", "gpt_oss")

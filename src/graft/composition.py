@@ -9,7 +9,8 @@ that chooses `graft.AdapterFusion`, one for each row of a batch `graft.use(model
 
     graft.attach(model, graft.Frozen("shared", task="qa"), "qa")
 
-makes an adapter that knows several tasks an ordinary one for one of them.
+makes an adapter that knows several tasks an ordinary one for one of them, and one
+that reads examples one for those of a task, or for `examples`.
 """
 
 import math
@@ -70,14 +71,15 @@ class Frozen(Method):
 
     adapter: Annotated[str, "its name"] = "default"
     task: Annotated[str | None, "the task, where it knows several"] = None
-    examples: Annotated[tuple[tuple[int, ...], ...], "token ids of rows to read, each with its answer"] = ()
+    examples: Annotated[tuple[tuple[int, ...], ...], "token ids of rows to read instead, each with its answer"] = ()
 
     def upon(self, adapters: "Mapping[str, Adapter]") -> "tuple[Method, Mapping[str, Tensor]]":
         if self.adapter not in adapters:
             there = ", ".join(adapters) or "none"
             raise BadInput(f"Frozen: there is no adapter {self.adapter!r} on this model; attached are: {there}.")
         live = adapters[self.adapter]
-        if self.task not in live.tasks and (self.task is not None or len(live.tasks) > 1):
+        check(not (self.task and self.examples), self, "examples", "stand in a task's place", "Give one of the two.")
+        if not self.examples and self.task not in live.tasks and (self.task is not None or len(live.tasks) > 1):
             knows = f"{self.adapter!r} knows the tasks {', '.join(live.tasks)}" if live.tasks else "it knows no tasks"
             seen = "none was named" if self.task is None else f"none is called {self.task!r}"
             raise BadInput(f"Frozen: {knows}, and {seen}. Write task={(live.tasks or (None,))[0]!r}.")

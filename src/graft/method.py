@@ -77,7 +77,7 @@ class Part(nn.Module):
         raise NotImplementedError
 
     def keys_values(self, site: Site, call: "Call") -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys and values, each (n, key heads, width), and a gate or None.
+        """Keys and values, each (n, key heads, width), or (rows, n, ...) for each of `call.tasks`; a gate or None.
 
         A gate (heads,) means their own softmax; one (rows, queries) multiplies keys and values within the common one,
         for each query.
@@ -214,7 +214,7 @@ class Method:
         return ()
 
     def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        """A start that needs weights or data; most methods need neither."""
+        """A start that needs weights or data; most need neither. With `needs_tasks` batches also name `tasks`."""
 
     def during(
         self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]

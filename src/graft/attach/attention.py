@@ -137,10 +137,11 @@ class Front:
 
 
 def _given(spot: Spot, call: Call, name: str, key: Tensor) -> list[Given]:
-    """What one adapter's parts at this attention give: keys and values (n, heads, width), and a gate."""
+    """What one adapter's parts at this attention give: keys and values ([rows,] n, heads, width), and a gate."""
     given = []
     for job in spot.work[name].awake().keys if name in spot.work else ():
-        rows = call.rows_of(name, len(key), key.device) if job.part.reads_input else None
+        own_rows = job.part.reads_input or isinstance(call.tasks, tuple)
+        rows = call.rows_of(name, len(key), key.device) if own_rows else None
         own = call if rows is None else narrow(call, name, rows, len(key))
         given.append(in_dtype(job.part, key.dtype).keys_values(job.site, own))
     return given
@@ -149,18 +150,19 @@ def _given(spot: Spot, call: Call, name: str, key: Tensor) -> list[Given]:
 def _front(spot: Spot, call: Call, given: Mapping[str, list[Given]], query: Tensor, key: Tensor) -> Front | None:
     """What each row has in front of its keys; None where none has any."""
     found = {name: _of_adapter(spot, call, name, given[name], key) for name in call.used()}
-    longest = max([0, *(front.keys.shape[1] for front in found.values())])
+    longest = max([0, *(front.keys.shape[2] for front in found.values())])
     if longest == 0:
         return None
     batch = len(key)
     if not call.mixed:
         front = found[call.used()[0]]
-        keys, values = (t.expand(batch, -1, -1, -1) for t in (front.keys, front.values))
+        keys, values = (_each(t, batch) for t in (front.keys, front.values))
         return Front(keys, values, front.visible.expand(batch, -1), front.under.expand(batch, -1), front.gates)
     empty = key.new_zeros(key.shape[1], 0, key.shape[3])
     none = torch.zeros(0, dtype=torch.int, device=key.device)
-    nothing = Front(empty, empty, none.bool(), none)
-    rows = [found.get(name, nothing) if name else nothing for name in call.per_row(batch)]
+    names = call.per_row(batch)
+    shares = {name: iter(_rows_of(front, names.count(name))) for name, front in found.items()}
+    rows = [next(shares[name]) if name in shares else Front(empty, empty, none.bool(), none) for name in names]
     pad = [longest - row.keys.shape[1] for row in rows]
     gates = [query.new_ones(batch, query.shape[2]) for _ in range(max(len(front.gates) for front in found.values()))]
     for name, front in found.items():
@@ -176,26 +178,41 @@ def _front(spot: Spot, call: Call, given: Mapping[str, list[Given]], query: Tens
     )
 
 
+def _each(tensor: Tensor, rows: int) -> Tensor:
+    """(rows, ...) of what all rows share, (1, ...), or of what each has that is repeated for beams."""
+    times = rows // len(tensor)
+    return tensor.expand(rows, *tensor.shape[1:]) if len(tensor) == 1 else tensor.repeat_interleave(times, 0)
+
+
+def _rows_of(front: Front, rows: int) -> list[Front]:
+    """What each of an adapter's rows has: keys and values (heads, n, width)."""
+    pairs = zip(_each(front.keys, rows), _each(front.values, rows), strict=True)
+    return [Front(keys, values, front.visible, front.under, front.gates) for keys, values in pairs]
+
+
 def _of_adapter(spot: Spot, call: Call, name: str, given: list[Given], key: Tensor) -> Front:
-    """One adapter's keys and values in the common softmax, (heads, n, width), learned ones before computed ones."""
-    empty = key.new_zeros(key.shape[1], 0, key.shape[3])
+    """One adapter's keys and values in the common softmax, learned ones before computed ones: (1, heads, n, width), or
+    of each row."""
+    empty = key.new_zeros(1, key.shape[1], 0, key.shape[3])
     keys, values, under, gates = [empty], [empty], [0], []
     for own_keys, own_values, gate in given:
         if gate is not None and gate.dim() == 1:
             continue
         if gate is not None:
             gates.append(gate.to(key.dtype))
-        keys.append(own_keys.transpose(0, 1).to(key.dtype))
-        values.append(own_values.transpose(0, 1).to(key.dtype))
+        for kept, own in ((keys, own_keys), (values, own_values)):
+            kept.append((own if own.dim() == 4 else own[None]).transpose(1, 2).to(key.dtype))
         under.append(0 if gate is None else len(gates))
     if spot.path in call.prefixes.get(name, {}):
         computed_keys, computed_values = call.prefixes[name][spot.path]
-        keys.append(computed_keys[0].to(key.dtype))
-        values.append(computed_values[0].to(key.dtype))
+        keys.append(computed_keys[:1].to(key.dtype))
+        values.append(computed_values[:1].to(key.dtype))
         under.append(0)
-    number = [gate for gate, own in zip(under, keys, strict=True) for _ in range(own.shape[1])]
+    number = [gate for gate, own in zip(under, keys, strict=True) for _ in range(own.shape[2])]
     at = torch.tensor(number, dtype=torch.int, device=key.device)
-    return Front(torch.cat(keys, 1), torch.cat(values, 1), torch.ones_like(at, dtype=torch.bool), at, tuple(gates))
+    rows = max(len(each) for each in keys)
+    whole_keys, whole_values = (torch.cat([_each(each, rows) for each in kept], 2) for kept in (keys, values))
+    return Front(whole_keys, whole_values, torch.ones_like(at, dtype=torch.bool), at, tuple(gates))
 
 
 def _mask(

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
+from graft.errors import BadInput
 from graft.method import ACTIVATIONS, Activation, Method, Part, StandIn, check, named, normal, positive, zeros
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ class HyperFormer(Method):
     def frozen(
         self, parts: Mapping[str, Part], task: str | None, examples: Sequence[Sequence[int]]
     ) -> tuple[Method, Mapping[str, Tensor]]:
+        if examples:
+            raise BadInput("HyperFormer reads no examples: name one of the tasks that it was trained on.")
         number = self.tasks.index(task) if task in self.tasks else 0
         kind = {"bottleneck": self.bottleneck, "activation": self.activation, "sites": self.sites}
         method = named("houlsby", {"houlsby": {**kind, "train_layernorm": False, "after_norm": True}})

@@ -164,14 +164,16 @@ def _prepare(trainer: GraftTrainer, train: Sequence[Features]) -> None:
     """Let each method prepare itself on training batches, made only when it asks for them."""
     size = trainer.portions.size
 
-    def batches() -> Iterator[dict[str, torch.Tensor]]:
+    def batches(named_too: bool) -> Iterator[dict[str, Any]]:
         for at in range(0, len(train), size):
             batch = trainer.task.collate(train[at : at + size], trainer.tokenizer)
-            with of_tasks(trainer.grafted, named(train[at : at + size])):
-                yield to_device(trainer.task.inputs(batch), trainer.grafted)
+            tasks = named(train[at : at + size])
+            with of_tasks(trainer.grafted, tasks):
+                inputs = to_device(trainer.task.inputs(batch), trainer.grafted)
+                yield {**inputs, "tasks": tasks} if named_too else inputs
 
     for method, _ in trainer.adapter.terms():
-        method.prepare(trainer.grafted, batches())
+        method.prepare(trainer.grafted, batches(method.needs_tasks))
 
 
 def _fitting(trainer: GraftTrainer, train: Sequence[Features], options: TrainingOptions, device: torch.device) -> int:
