@@ -2,14 +2,10 @@
 
 import json
 import math
-import os
 import re
-import resource
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graft
-from graft import catalogue, cli, verbs
+from graft import catalogue, cli
 from graft.errors import BadInput, GateFailed, Refused
 from graft.options.keywords import function
+from test_process import graft_process
 
 
 @dataclass(frozen=True)
@@ -338,65 +335,6 @@ def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert 'Did you mean "doctor"?' in capsys.readouterr().err
 
 
-def graft_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "graft", *arguments], capture_output=True, text=True, timeout=60, **options
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "limit"), [(["--help"], 0.3), *((([v, "--help"]), 1.5) for v in catalogue.verbs())]
-)
-def test_help_is_quick(arguments: list[str], limit: float) -> None:
-    def seconds() -> float:  # of the processor, so that a busy machine does not fail the test
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert graft_process(*arguments).returncode == 0
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert min(seconds() for _ in range(3)) < limit
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["doctor", "--json"]])
-def test_a_closed_pipe_is_quiet(arguments: list[str]) -> None:
-    read, write = os.pipe()
-    os.close(read)
-    with os.fdopen(write, "w") as closed:
-        done = subprocess.run(
-            [sys.executable, "-m", "graft", *arguments], stdout=closed, stderr=subprocess.PIPE, text=True
-        )
-    assert done.returncode == 128 + signal.SIGPIPE and done.stderr == ""
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
-@pytest.mark.parametrize("arguments", [["--help"], ["doctor"], ["doctor", "--json"]])
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_output_that_cannot_be_written_is_one_line(arguments: list[str], unbuffered: str) -> None:
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "graft", *arguments],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-        )
-    assert (done.returncode, done.stderr) == (2, "error: cannot write the output: No space left on device.\n")
-
-
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no list of loaded libraries")
-@pytest.mark.parametrize("library", ["libcrypto", "libtorch_cpu", "libtorch_python"])
-def test_ctrl_c_while_libraries_load(library: str) -> None:
-    graft = [sys.executable, "-m", "graft", "generate", "sprout"]
-    with subprocess.Popen(graft, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        maps = Path(f"/proc/{process.pid}/maps")
-        while process.poll() is None and library not in maps.read_text():
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    # A shell says 130 of both: Python ends by the signal where it came within an exec, although it was caught.
-    assert process.returncode in (130, -signal.SIGINT) and said == b"interrupted\n"
-
-
 def test_ctrl_c_that_a_library_wrapped_is_still_one(sample: Any, capsys: pytest.CaptureFixture[str]) -> None:
     def does(options: Options) -> Any:
         class Interrupts:
@@ -430,47 +368,6 @@ def test_tab_completion_in_bash(sample: Any, capfd: pytest.CaptureFixture[str]) 
     assert press_tab(script, "graft", "sample", "--alpha.") == {"--alpha.rank", "--alpha.tokens"}
     real = graft_process("--completion", "bash").stdout
     assert press_tab(real, "graft", "doc") == {"doctor"}
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_installed_where_the_shell_looks(shell: str, tmp_path: Path) -> None:
-    home = {**os.environ, "HOME": str(tmp_path), "ZSH": "", "ZSH_CUSTOM": ""}
-    done = graft_process("--install-completion", "--shell", shell, env=home)
-    assert done.returncode == 0, done.stderr
-    path = Path(done.stdout.split()[1].rstrip(";"))
-    assert path.is_relative_to(tmp_path) and "doctor" in path.read_text()
-
-
-def test_every_verb_is_a_function_that_stays_one() -> None:
-    for name in set(catalogue.verbs()) - {"methods"}:
-        function = getattr(graft, name)
-        verbs.module(name)
-        assert getattr(graft, name) is function and callable(function)
-        assert set(function.__signature__.parameters) == set(verbs.module(name).Options.__dataclass_fields__)
-    with pytest.raises(BadInput, match=r"no option foldr \(nearest: folder\)"):
-        graft.doctor(foldr=".")
-
-
-def test_packages_do_not_cover_the_functions_of_their_names() -> None:
-    code = "import graft, graft.attach.attach, graft.anatomy; from graft.attach import detach\n"
-    code += "print(callable(graft.attach), callable(graft.anatomy), graft.detach is detach, graft.methods.__name__)"
-    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert seen.stdout.split() == ["True", "True", "True", "graft.methods"], seen.stderr
-
-
-def test_methods_are_reached_by_their_names() -> None:
-    assert {"LoRA", "IA3", "PrefixTuning"} <= set(dir(graft))
-    assert graft.LoRA is graft.methods.lora.LoRA and issubclass(graft.LoRA, graft.Method)
-    with pytest.raises(AttributeError, match="no attribute 'Lora'"):
-        graft.Lora  # noqa: B018
-
-
-def test_literal_choices_are_said_in_full() -> None:
-    from graft.options.fields import type_name
-
-    assert type_name(int | Literal["all"]) == "int or all"
-    assert type_name(tuple[float, ...] | None) == "several float or none"
-    assert type_name(dict[str, Any]) == "name: any value"
 
 
 def test_options_given_in_python_are_those_of_the_command_line(sample: Any) -> None:
