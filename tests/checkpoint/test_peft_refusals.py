@@ -27,6 +27,8 @@ from graft.methods.p_tuning import PTuning
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.methods.vera import VeRA
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
 
 @pytest.mark.parametrize(
     ("model_name", "method", "said"),

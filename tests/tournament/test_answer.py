@@ -33,6 +33,11 @@ def test_the_cheapest_of_those_that_hold_is_named() -> None:
     assert found["pareto"]["stored_bytes"] == ["tfidf", "lora", "full"]
 
 
+def test_the_best_may_be_the_cheapest_too() -> None:
+    found = answered([board(("full", 90, True, 9e6), ("lora", 91, True, 2048))], METRIC)
+    assert found["sentence"] == "lora is the best, and the cheapest to store (2.05 kB) of those not shown to be worse."
+
+
 def test_the_only_one_left_is_not_compared_with_itself() -> None:
     found = answered([board(("lora", 90, True, 2048), ("full", None, False, 0), ("tfidf", 70, False, 10))], METRIC)
     assert found["sentence"] == "lora is the best: every other is shown to be worse, or did not finish."

@@ -86,7 +86,8 @@ def _sentence(boards: Sequence[Board], fit: list[str], cheapest: Mapping[str, Ma
     if len(fit) == 1 and bests == set(fit):
         everywhere = "" if len(boards) == 1 else f" on all {len(boards)} boards"
         return f"{fit[0]} is the best{everywhere}: every other is shown to be worse, or did not finish."
-    best = f"the best, {bests.pop()}" if len(bests) == 1 else "the best"
+    alone = next(iter(bests)) if len(bests) == 1 else None
+    best = f"the best, {alone}" if alone else "the best"
     if len(fit) == 1:
         return f"{fit[0]} is the only one not shown to be worse than {best}{where}."
     told: dict[str, list[str]] = {}
@@ -94,6 +95,10 @@ def _sentence(boards: Sequence[Board], fit: list[str], cheapest: Mapping[str, Ma
         if key in cheapest:
             told.setdefault(cheapest[key]["contestant"], []).append(f"{words} ({cheapest[key]['shown']})")
     parts = [f"{name} is the cheapest {' and '.join(words)}" for name, words in told.items()]
+    if set(told) == {alone}:
+        return (
+            f"{alone} is the best, and {parts[0].removeprefix(f'{alone} is ')} of those not shown to be worse{where}."
+        )
     return f"{' and '.join(parts)} of those not shown to be worse than {best}{where}."
 
 
