@@ -94,11 +94,10 @@ def _sentence(boards: Sequence[Board], fit: list[str], cheapest: Mapping[str, Ma
     for key, words in (("stored_bytes", "to store"), ("training_seconds", "to train")):
         if key in cheapest:
             told.setdefault(cheapest[key]["contestant"], []).append(f"{words} ({cheapest[key]['shown']})")
+    if alone and set(told) == {alone}:
+        words = " and ".join(told[alone])
+        return f"{alone} is the best, and the cheapest {words} of those not shown to be worse{where}."
     parts = [f"{name} is the cheapest {' and '.join(words)}" for name, words in told.items()]
-    if set(told) == {alone}:
-        return (
-            f"{alone} is the best, and {parts[0].removeprefix(f'{alone} is ')} of those not shown to be worse{where}."
-        )
     return f"{' and '.join(parts)} of those not shown to be worse than {best}{where}."
 
 
