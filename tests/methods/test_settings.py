@@ -27,7 +27,7 @@ def cases() -> list[tuple[str, str, Any]]:
     for name in catalogue.methods():
         for f in fields(find(name)):
             kind = get_args(f.type)[0]
-            wrong = ["nonsense", 3, None] if get_origin(kind) is Literal else WRONG.get(kind, [])
+            wrong = ["nonsense", -3, None] if get_origin(kind) is Literal else WRONG.get(kind, [])
             found += [(name, f.name, value) for value in wrong]
     return found
 

@@ -24,7 +24,7 @@ def test_formulas_are_those_of_the_papers(name: str) -> None:
     assert formula(named(name)) == PAPERS[name]
 
 
-@pytest.mark.parametrize("method", [graft.LoRA(rank=3), graft.MAM(), graft.LadderSide(), graft.TinyAttention()])
+@pytest.mark.parametrize("method", [graft.LoRA(rank=3), graft.MAM(), graft.LadderSide(drop=()), graft.TinyAttention()])
 def test_a_formula_gives_the_count_of_another_model(method: Method) -> None:
     from transformers import LlamaConfig
 

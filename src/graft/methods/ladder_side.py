@@ -5,30 +5,40 @@
 D_i maps a backbone block's output b_i, cut off from its graph, to width d/ρ; U maps back. Nothing back-propagates into
 the base, so training keeps none of its activations. A side block is a T5 block of width d/ρ: RMS norms, attention with
 the backbone's number of heads and its own relative bias, a ReLU network of four widths; in a decoder with
-cross-attention it attends the side encoder. Its keys and values are further layers of the model's cache.
+cross-attention it attends the side encoder. Its keys and values are further layers of the model's cache. Side blocks
+`drop` are left out, 0, 4 and 8 as for the paper's T5-base, where a stack has them.
+
+Its matrices begin as the base's, structurally pruned: d/ρ dimensions of the residual stream, the same in all blocks,
+and in each block dimensions of its heads and neurons of its FFN, those whose weights matter most in sum. What matters
+is |w| or, as in the paper, F = mean over training rows of g²; D_i begins as the choice of these dimensions.
 
 Departures: the side network corrects the stack's output instead of replacing it, and U starts at zero, so that a
-language model begins as itself.
+language model begins as itself. |w| is the default, because F takes a backward through the whole base, once, when
+training starts. Norms begin at 1. In the paper D_i begins at random.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graft.anatomy.gradients import derivatives, differentiable
 from graft.anatomy.site import Site
 from graft.errors import BadInput
-from graft.method import Method, Part, kaiming, positive, zeros
+from graft.method import Method, Part, check, kaiming, positive, zeros
 
 if TYPE_CHECKING:
     from graft.attach.call import Call
 
 BUCKETS, FARTHEST, TEMPERATURE, EXPANSION = 32, 128, 0.1, 4
 INPUT = "input"
+DROPPED = (0, 4, 8)
+Scores = Mapping[str, tuple[Tensor, Tensor]]  # by the name of a site: how much each output and each input matters
 
 
 class Rung(Part):
@@ -53,7 +63,12 @@ class Ladder(Part):
 
     def __init__(self, outer: int, width: int, heads: int, rungs: int, cross: bool, last: bool) -> None:
         super().__init__()
-        self.width, self.heads, self.rungs, self.cross, self.last = width, heads, rungs, cross, last
+        self.outer, self.width, self.heads, self.rungs, self.cross, self.last = outer, width, heads, rungs, cross, last
+        self.owner: LadderSide | None = None
+        self.pick: tuple[int, ...] | None = None  # which of what was recorded, where one module runs as several layers
+        self.sources: list[
+            dict[str, Site]
+        ] = []  # by rung: the matrices of its block, as in "self_q", "cross_o", "wide"
         self.bias = nn.Parameter(torch.randn(BUCKETS, heads) * width**-0.5)
         self.final = nn.Parameter(torch.ones(width))
         for i in range(rungs + 1):
@@ -73,6 +88,7 @@ class Ladder(Part):
 
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
         rungs = call.recorded("rungs")
+        rungs = rungs if self.pick is None else [rungs[i] for i in self.pick]
         h = self._down(0, call.recorded(INPUT)[0])
         for i, rung in enumerate(rungs):
             gate = torch.sigmoid(self.get(f"gate_{i}") / TEMPERATURE)
@@ -132,33 +148,74 @@ class LadderSide(Method):
     """A narrow side network fed by every block of the frozen base; training never back-propagates into the base."""
 
     reduction: Annotated[int, "the side network is this many times narrower"] = 8
-    drop_every: Annotated[int, "leave out every n-th side block, beginning with the first; 0: none"] = 0
+    drop: Annotated[tuple[int, ...], "side blocks that are left out, in each stack that has them"] = DROPPED
+    init: Annotated[Literal["random", "pruned", "fisher"], "begin at random, or as the base pruned by |w| or by g²"] = (
+        "pruned"
+    )
+    samples: Annotated[int, "training rows that fisher is estimated on"] = 128
 
     family: ClassVar[str] = "side"
     learning_rate: ClassVar[float] = 3e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "reduction")
-        if self.drop_every == 1 or self.drop_every < 0:
-            raise BadInput(f"LadderSide: drop_every={self.drop_every} leaves no side block. Try 4, or 0 to keep all.")
+        positive(self, "reduction", "samples")
+        fine = all(block >= 0 for block in self.drop) and len(set(self.drop)) == len(self.drop)
+        check(fine, self, "drop", "must be different blocks, counted from 0", "Try 0 4 8.")
 
     def expression(self) -> str:
-        return "layer stack attention"
+        return "layer stack attention" + ("" if self.init == "random" else " all-linear")
 
     def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
         stacks = [site for site in sites if site.role == "stack"]
         grown: list[tuple[Site | None, Part]] = []
         for stack in stacks:
-            layers = _layers(sites, stack)
-            for index, site in enumerate(layers):
-                grown.append((site, Rung(index == 0, self._kept(index))))
-            shape = self._shape(sites, stack)
-            grown.append((stack, Ladder(*shape, _crosses(sites, stack), stack is stacks[-1])))
+            layers, kept = _layers(sites, stack), self._kept(sites, stack)
+            repeated = any(site.repeats > 1 for site in layers)
+            grown += [(site, Rung(index == 0, repeated or index in kept)) for index, site in enumerate(layers)]
+            ladder = Ladder(*self._shape(sites, stack), _crosses(sites, stack), stack is stacks[-1])
+            ladder.owner, ladder.pick = self, tuple(kept) if repeated else None
+            ladder.sources = [_sources(sites, layers[0 if repeated else index]) for index in kept]
+            grown.append((stack, ladder))
+        if self.init != "random":
+            ladders = [part for _, part in grown if isinstance(part, Ladder)]
+            if not ladders[0].final.is_meta:
+                matrices = _matrices(ladders)
+                _prune(ladders, {site.name: _sums(site.weight.detach().abs().float()) for site in matrices})
         return grown
 
-    def _kept(self, index: int) -> bool:
-        return not self.drop_every or index % self.drop_every != 0
+    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        if self.init != "fisher":
+            return
+        ladders = [part for part in model.modules() if isinstance(part, Ladder) and part.owner == self]
+        sites = _matrices(ladders)
+        scores = {site.name: _sums(torch.zeros(site.weight.shape, device=site.weight.device)) for site in sites}
+        with differentiable(model, sites, training=False):
+            for row in islice(_rows(batches), self.samples):
+                for site, gradient in zip(sites, derivatives(model(**row).loss, sites), strict=True):
+                    for total, more in zip(scores[site.name], _sums(gradient.square()), strict=True):
+                        total += more
+        _prune(ladders, scores)
+
+    def remarks(self, sites: Sequence[Site]) -> tuple[str, ...]:
+        said = []
+        if self.init == "fisher":
+            said.append("side weights are pruned on training rows, when training starts; until then, by size")
+        if self.init != "random":
+            blocks = [_sources(sites, layer) for layer in sites if layer.role == "layer"]
+            if bare := sum("wide" not in found or "self_q" not in found for found in blocks):
+                said.append(f"{bare} side blocks begin at random in part: the base has no such matrices to prune there")
+        return tuple(said)
+
+    def _kept(self, sites: Sequence[Site], stack: Site) -> list[int]:
+        """The blocks that have one beside them."""
+        depth = sum(site.repeats for site in _layers(sites, stack))
+        if self.drop != DROPPED and max(self.drop, default=0) >= max(_depths(sites)):
+            raise BadInput(f"LadderSide: drop={self.drop}, and the last block is {max(_depths(sites)) - 1}.")
+        kept = [index for index in range(depth) if index not in self.drop]
+        if not kept:
+            raise BadInput(f"LadderSide: drop={self.drop} leaves no side block in the {stack.stack}. Try drop=().")
+        return kept
 
     def _shape(self, sites: Sequence[Site], stack: Site) -> tuple[int, int, int, int]:
         """Outer width, side width, heads, rungs."""
@@ -168,8 +225,7 @@ class LadderSide(Method):
                 f"LadderSide: reduction {self.reduction} does not divide the width {stack.outputs}. Try 2 or 4."
             )
         heads = next(s.heads.query for s in sites if s.role == "attention" and s.stack == stack.stack and s.heads)
-        rungs = sum(site.repeats for i, site in enumerate(_layers(sites, stack)) if self._kept(i))
-        return stack.outputs, width, math.gcd(heads, width), rungs
+        return stack.outputs, width, math.gcd(heads, width), len(self._kept(sites, stack))
 
     def sizes(self) -> tuple[str, ...]:
         return ("reduction",)
@@ -186,6 +242,113 @@ class LadderSide(Method):
 
 def _layers(sites: Sequence[Site], stack: Site) -> list[Site]:
     return [site for site in sites if site.role == "layer" and site.stack == stack.stack]
+
+
+def _depths(sites: Sequence[Site]) -> list[int]:
+    stacks = [site for site in sites if site.role == "stack"]
+    return [sum(layer.repeats for layer in _layers(sites, stack)) for stack in stacks]
+
+
+def _sources(sites: Sequence[Site], layer: Site) -> dict[str, Site]:
+    """The matrices of one block of the base by what is made of them; without those that it has none or several of."""
+    own = [site for site in sites if site.stack == layer.stack and site.layer == layer.layer]
+    found: dict[str, Site] = {}
+    for kind in ("self", "cross"):
+        attention = [site for site in own if site.role == "attention" and site.cross == (kind == "cross")]
+        roles = {n: [s for s in own if s.role == n and s.cross == (kind == "cross")] for n in "qkvo"}
+        if len(attention) == 1 and attention[0].heads and all(_one(each) for each in roles.values()):
+            query, key, width = (getattr(attention[0].heads, name) for name in ("query", "key", "width"))
+            shapes = [roles[n][0].outputs for n in "qkv"] + [roles["o"][0].inputs]
+            if shapes == [query * width, key * width, key * width, query * width]:
+                found |= {f"{kind}_{n}": roles[n][0] for n in "qkvo"} | {kind: attention[0]}
+    gate, up, down = ([site for site in own if site.role == role] for role in ("gate", "up", "down"))
+    wide = gate or up
+    if _one(wide) and _one(down) and wide[0].outputs == down[0].inputs:
+        found |= {"wide": wide[0], "narrow": down[0]}
+    return found
+
+
+def _one(sites: Sequence[Site]) -> bool:
+    return len(sites) == 1 and sites[0].weight.dim() == 2 and sites[0].weight.is_floating_point()
+
+
+def _matrices(ladders: Sequence[Ladder]) -> list[Site]:
+    """Every matrix of the base that side blocks are made of, once."""
+    found = {s.name: s for ladder in ladders for block in ladder.sources for s in block.values()}
+    return [site for site in found.values() if site.role != "attention"]
+
+
+def _sums(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """By output and by input."""
+    return matrix.sum(1), matrix.sum(0)
+
+
+def _rows(batches: Iterable[Mapping[str, Tensor]]) -> Iterable[dict[str, Tensor]]:
+    """Each row as a batch of its own."""
+    for batch in batches:
+        for index in range(len(next(iter(batch.values())))):
+            yield {name: tensor[index : index + 1] for name, tensor in batch.items()}
+
+
+@torch.no_grad()
+def _prune(ladders: Sequence[Ladder], scores: Scores) -> None:
+    """Have side blocks begin as what matters most of the base's."""
+    scores = {name: (outputs.cpu(), inputs.cpu()) for name, (outputs, inputs) in scores.items()}  # layers may be apart
+    streams = {id(ladder): _stream(ladder, scores) for ladder in ladders}
+    if len({ladder.outer for ladder in ladders}) == 1:
+        streams = dict.fromkeys(
+            streams, torch.stack(list(streams.values())).sum(0)
+        )  # a decoder reads what its encoder leaves
+    dims = {key: _top(total, 1, ladder.width) for (key, total), ladder in zip(streams.items(), ladders, strict=True)}
+    memory = dims[id(ladders[0])]
+    for ladder in ladders:
+        own = dims[id(ladder)]
+        for i in range(ladder.rungs + 1):
+            ladder.get(f"down_{i}").copy_(F.one_hot(own, ladder.outer))
+        for i, block in enumerate(ladder.sources):
+            for kind in ("self", "cross"):
+                if kind in block:
+                    _attention(ladder, i, kind, block, scores, own, own if kind == "self" else memory)
+            if "wide" in block and block["wide"].outputs >= EXPANSION * ladder.width:
+                wide, narrow = block["wide"], block["narrow"]
+                at = _top(scores[wide.name][0] + scores[narrow.name][1], 1, EXPANSION * ladder.width)
+                ladder.get(f"wide_{i}").copy_(wide.weight[at][:, own])
+                ladder.get(f"narrow_{i}").copy_(narrow.weight[own][:, at])
+
+
+def _attention(
+    ladder: Ladder, i: int, kind: str, block: Mapping[str, Site], scores: Scores, own: Tensor, memory: Tensor
+) -> None:
+    """One attention of a side block, whose heads are the base's, or groups of them, with fewer dimensions."""
+    site, (q, k, v, o) = block[kind], (block[f"{kind}_{n}"] for n in "qkvo")
+    assert site.heads is not None
+    if q.outputs < ladder.width or q.outputs % ladder.heads:
+        return
+    each = torch.arange(k.outputs, device="cpu").view(site.heads.key, 1, -1)
+    each = each.expand(-1, site.heads.query // site.heads.key, -1).flatten()  # the key of each query
+    asked = _top(scores[q.name][0] + scores[k.name][0][each], ladder.heads, ladder.width)
+    given = _top(scores[v.name][0][each] + scores[o.name][1], ladder.heads, ladder.width)
+    scaling = vars(site.module).get("scaling", site.heads.width**-0.5)  # the side's own logits are not scaled
+    ladder.get(f"{kind}_q_{i}").copy_(q.weight[asked][:, own] * scaling)
+    ladder.get(f"{kind}_k_{i}").copy_(k.weight[each[asked]][:, memory])
+    ladder.get(f"{kind}_v_{i}").copy_(v.weight[each[given]][:, memory])
+    ladder.get(f"{kind}_o_{i}").copy_(o.weight[own][:, given])
+
+
+def _stream(ladder: Ladder, scores: Scores) -> Tensor:
+    """How much each dimension of the residual stream matters to all blocks beside which there is one."""
+    total = torch.zeros(ladder.outer, device="cpu")
+    for block in ladder.sources:
+        for name, site in block.items():
+            if site.role != "attention" and not (site.cross and site.role in "kv"):
+                total += scores[site.name][0 if name.endswith("_o") or name == "narrow" else 1]
+    return total
+
+
+def _top(scores: Tensor, groups: int, many: int) -> Tensor:
+    """The places of the `many` highest scores, as many from each of so many equal groups, in order."""
+    found = scores.view(groups, -1).topk(many // groups).indices.sort().values
+    return (found + torch.arange(groups, device="cpu")[:, None] * (len(scores) // groups)).flatten()
 
 
 def _crosses(sites: Sequence[Site], stack: Site) -> bool:
