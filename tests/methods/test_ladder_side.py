@@ -14,6 +14,7 @@ from graft.errors import BadInput
 from graft.methods.ladder_side import Ladder, LadderSide
 from graft.methods.lora import LoRA
 
+FEW = ("gpt2", "mixtral", "albert")
 T5_BASE = T5Config(
     vocab_size=32128, d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12, decoder_start_token_id=0
 )
@@ -139,7 +140,7 @@ def test_begins_as_the_base_pruned_by_fisher_information() -> None:
     assert torch.equal(ladder.wide_0, first.wi.weight[neurons][:, dims])
 
 
-@pytest.mark.parametrize("name", zoo.TEXT)
+@pytest.mark.parametrize("name", [*FEW, *(pytest.param(n, marks=pytest.mark.slow) for n in zoo.TEXT if n not in FEW)])
 def test_begins_on_every_model_as_the_base(name: str) -> None:
     model = zoo.tiny(name)
     batch = zoo.batch(model)
