@@ -175,17 +175,19 @@ def test_fitting_lowers_the_mismatch(tmp_path: Path) -> None:
 
 def test_bridges_against_a_library() -> None:
     from scipy.linalg import orthogonal_procrustes
+    from sklearn.linear_model import Ridge
 
     draws = torch.Generator().manual_seed(0)
     X, Y = torch.randn(200, 6, generator=draws), torch.randn(200, 6, generator=draws)
     moments = Moments()
     moments.add(X[:90], Y[:90])
     moments.add(X[90:], Y[90:])
-    B = fitted(moments, moments, "least_squares")
-    torch.testing.assert_close(B, torch.linalg.lstsq(X, Y).solution, atol=1e-4, rtol=1e-4)
+    R = torch.from_numpy(orthogonal_procrustes(X.numpy(), Y.numpy())[0])
+    torch.testing.assert_close(fitted(moments, "orthogonal"), R, atol=1e-5, rtol=1e-5)
+    B, λ = fitted(moments, "least_squares"), 0.1 * float(X.square().sum()) / 6
+    ridge = Ridge(λ, fit_intercept=False, tol=1e-9).fit(X.numpy(), (Y - X @ R).numpy())  # shrunk to what R leaves
+    torch.testing.assert_close(B, R + torch.from_numpy(ridge.coef_.T).float(), atol=1e-4, rtol=1e-4)
     assert moments.mismatch(B) == pytest.approx(float((X @ B - Y).square().sum() / Y.square().sum()), rel=1e-4)
-    expected = torch.from_numpy(orthogonal_procrustes(X.numpy(), Y.numpy())[0])
-    torch.testing.assert_close(fitted(moments, moments, "orthogonal"), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", [DoRA(3), IA3(), Houlsby(4), LoRA(3) + PrefixTuning(3), TopLayers(1)], ids=str)
@@ -211,3 +213,8 @@ def test_impossible_plugs(tmp_path: Path) -> None:
             attach(large, PlugIn("lora", plugs))
     with pytest.raises(BadInput, match="it would have"):
         attach(large, PlugIn("prefix_tuning(tokens=100_000_000)"))
+    plug(large, small, trained(tmp_path / "lora", small, LoRA(3)), rows(2), name="once")
+    save(large, "once", tmp_path / "once")
+    detach(large, "once")
+    with pytest.raises(Refused, match="plugged in itself"):
+        plug(large, large, tmp_path / "once", rows(2))

@@ -6,7 +6,8 @@
 Layer l of the large model's L_b has what layer ⌊l·L_s/L_b⌋ of the small one's L_s has. The paper's bridge is not
 published in detail; here it is one matrix for each thing that the small adapter reads at a site (what enters it, what
 leaves it, the residual stream, their normed sum) and one for what it writes. `graft plug` fits them to both models'
-hidden states, without a gradient of the large one, and stores all of it: the small model is not needed afterwards.
+hidden states, those of prefixes to what leaves the projections of keys and values (before rotation and norms, which a
+prefix is behind), without a gradient of the large one, and stores all of it: the small model is not needed afterwards.
 Nothing trains then, unless `train_bridge` says so.
 
 By hand, `host` and no `plugs` make a new adapter of the model's own sizes, with the identity as bridge.

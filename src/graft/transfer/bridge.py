@@ -1,9 +1,11 @@
 """Matrices from one model's hidden states to another's, fitted to both models' on the same tokens.
 
-    least squares   B = argmin ‖X B − Y‖² + λ‖B‖²      λ of a few, by the rows held out
-    orthogonal      B = U Vᵀ of Xᵀ Y = U Σ Vᵀ           Procrustes (Schönemann 1966); of unequal widths U and V are thin
+    orthogonal      R = U Vᵀ of Xᵀ Y = U Σ Vᵀ                 Procrustes (Schönemann 1966); U, V are thin
+    least squares   B = argmin ‖X B − Y‖² + λ‖B − R‖²
     identity        B = I, cut or filled with zeros
 
+λ is large, a tenth of the mean square of the states: what crosses a bridge are changes of states, which point where
+states hardly do. There plain least squares has huge entries, and what is plugged in destroys the larger model.
 Only sums over tokens are kept, so that the texts may be long.
 """
 
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 Fit = Literal["least_squares", "orthogonal", "identity"]
-RIDGES = (1e-6, 1e-4, 1e-2)  # λ, as a share of the mean square of a state's entry
+RIDGE = 0.1  # λ, as a share of the mean square of a state along any direction
 
 
 class Moments:
@@ -25,7 +27,7 @@ class Moments:
 
     def add(self, X: Tensor, Y: Tensor) -> None:
         """More tokens, (n, width of X) and (n, width of Y)."""
-        X, Y = X.double(), Y.double()
+        X, Y = (each.cpu().double() if each.device.type == "mps" else each.double() for each in (X, Y))
         if not self.tokens:
             self.square, self.product = X.new_zeros(X.shape[1], X.shape[1]), X.new_zeros(X.shape[1], Y.shape[1])
         self.square += X.T @ X
@@ -40,14 +42,15 @@ class Moments:
         return max(float(error), 0.0) / max(self.norm, 1e-30)
 
 
-def fitted(seen: Moments, held_out: Moments, fit: Fit) -> Tensor:
+def fitted(seen: Moments, fit: Fit) -> Tensor:
     """The bridge of these tokens, in single precision."""
     if fit == "identity":
         return torch.eye(*seen.product.shape, device=seen.product.device)
+    U, _, Vt = torch.linalg.svd(seen.product, full_matrices=False)
+    R = U @ Vt
     if fit == "orthogonal":
-        U, _, Vt = torch.linalg.svd(seen.product, full_matrices=False)
-        return (U @ Vt).float()
+        return R.float()
     width = len(seen.square)
-    unit = torch.eye(width, dtype=seen.square.dtype, device=seen.square.device) * (seen.square.trace() / width + 1e-30)
-    each = [torch.linalg.solve(seen.square + ridge * unit, seen.product) for ridge in RIDGES]
-    return min(each, key=held_out.mismatch).float()
+    λ = RIDGE * seen.square.trace() / width + 1e-30
+    unit = torch.eye(width, dtype=seen.square.dtype, device=seen.square.device)
+    return torch.linalg.solve(seen.square + λ * unit, seen.product + λ * R).float()

@@ -1,6 +1,7 @@
 """From the options of `graft emulate` to an emulator's folder."""
 
 import shlex
+import sys
 from typing import TYPE_CHECKING, Any
 
 from graft.anatomy.emulated import emulated
@@ -42,8 +43,9 @@ def write(options: "Options") -> tuple[dict[str, Any], str]:
     }
     if texts is not None:
         before, after = distill(
-            full, made, texts, steps=options.steps, rate=options.rate, batch=options.batch, seed=options.seed
-        )
+            full, made, texts, steps=options.steps, rate=options.rate, batch=options.batch, seed=options.seed,
+            show=sys.stderr.isatty(),
+        )  # fmt: skip
         summary |= {"middle_off_by": before, "middle_off_by_distilled": after}
     made.to(source.config.dtype or next(full.parameters()).dtype)
     with writing_folder(options.output) as temporary:

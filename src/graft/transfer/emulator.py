@@ -15,6 +15,7 @@ from graft.anatomy import examine, skeleton
 from graft.anatomy.emulated import KEY, Emulated
 from graft.checkpoint import fingerprint
 from graft.errors import BadInput, Refused
+from graft.progress import Bar
 
 BETAS = (0.9, 0.999)
 
@@ -37,7 +38,7 @@ def emulate(model: Any, ends: int, keep: float, base: str = "") -> Any:
     revision = getattr(model.config, "_commit_hash", None) or ""
     said = Emulated(len(layers), kept, ends, base, revision, fingerprint(model).as_json())
     config = _shallower(model.config, len(layers), kept)
-    config.architectures = [type(model).__name__]
+    config.architectures, config._name_or_path = [type(model).__name__], ""
     states: dict[str, Tensor] = {}
     places = {f"{layers[old]}.": f"{layers[new]}." for new, old in enumerate(kept)}
     for name, tensor in model.state_dict().items():
@@ -95,7 +96,15 @@ def _shallower(config: Any, layers: int, kept: Sequence[int]) -> Any:
 
 
 def distill(
-    full: Any, made: Any, rows: Sequence[Sequence[int]], *, steps: int, rate: float, batch: int, seed: int
+    full: Any,
+    made: Any,
+    rows: Sequence[Sequence[int]],
+    *,
+    steps: int,
+    rate: float,
+    batch: int,
+    seed: int,
+    show: bool = False,
 ) -> tuple[float, float]:
     """Train the emulator's middle to do what the full one's does; how far it was off on rows held out, and is.
 
@@ -114,12 +123,14 @@ def distill(
     optimizer = torch.optim.AdamW([p for p in made.parameters() if p.requires_grad], rate, BETAS, weight_decay=0.0)
     draws = torch.Generator().manual_seed(seed)
     before = _off(full, made, held_out, ends)
-    for _ in range(steps):
-        chosen = [seen[index] for index in torch.randint(len(seen), (batch,), generator=draws).tolist()]
-        loss = torch.stack([torch.stack(_errors(full, made, ids, ends)) for ids in chosen]).sum(0)
-        optimizer.zero_grad()
-        (loss[0] / loss[1].clamp(min=1e-12)).backward()
-        optimizer.step()
+    with Bar("distilling", show) as bar:
+        for step in range(steps):
+            bar.update(step / steps)
+            chosen = [seen[index] for index in torch.randint(len(seen), (batch,), generator=draws).tolist()]
+            loss = torch.stack([torch.stack(_errors(full, made, ids, ends)) for ids in chosen]).sum(0)
+            optimizer.zero_grad()
+            (loss[0] / loss[1].clamp(min=1e-12)).backward()
+            optimizer.step()
     for name, parameter in made.named_parameters():
         parameter.requires_grad_(flags[name])
     return before, _off(full, made, held_out, ends)

@@ -1,6 +1,7 @@
 """From the options of `graft plug` to an adapter's folder."""
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,9 @@ def write(options: "Options") -> tuple[dict[str, Any], list[str], str]:
     large, small = (load_generator(each, dtype=options.dtype, device=options.device) for each in both)
     name = options.name or (record.name if record else "default")
     made = plug(
-        large, small, place, rows, fit=options.fit, name=name, train_bridge=options.train_bridge, force=options.force
-    )
+        large, small, place, rows, fit=options.fit, name=name, train_bridge=options.train_bridge, force=options.force,
+        show=sys.stderr.isatty(),
+    )  # fmt: skip
     about = {
         "small": given, "fit": options.fit, "texts": len(rows), "tokens": made.tokens, "mismatch": made.mismatch,
         "mismatch_unfitted": made.unfitted,

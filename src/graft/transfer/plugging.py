@@ -13,6 +13,7 @@ from graft.attach import Adapter, attach, detach
 from graft.composition import tensors
 from graft.errors import BadInput, Refused
 from graft.methods.plug_in import PlugIn
+from graft.progress import Bar
 from graft.spelling import spelled
 from graft.transfer.bridge import Fit, Moments, fitted
 from graft.transfer.states import Heard
@@ -45,12 +46,14 @@ def plug(
     name: str | None = None,
     train_bridge: bool = False,
     force: bool = False,
+    show: bool = False,
 ) -> Plugging:
     """Attach the adapter in `folder`, which is of `small`, to `large`. Both are left as they were but for that.
 
     rows: texts as token ids, the same for both; every fifth is measured on. No gradient is computed, of either model;
-    with train_bridge the bridge trains afterwards. Raises Refused for adapters that cannot be plugged and models
-    without a site in common, BadInput without rows.
+    with train_bridge the bridge trains afterwards. While it is fitted, a bridge takes the square of its width in
+    memory, in double precision. Raises Refused for adapters that cannot be plugged and models without a site in
+    common, BadInput without rows.
     """
     if len(rows) < 2:
         raise BadInput("a bridge is fitted to some texts and measured on others: give at least two.")
@@ -64,7 +67,7 @@ def plug(
     adapter = attach(large, method, name or "default", head=False)
     try:
         bridges = _Bridges(method, pairs, examine(large), examine(small))
-        bridges.hear(large, small, rows)
+        bridges.hear(large, small, rows, show)
         matrices, mismatch, unfitted = bridges.fitted(fit)
         adapter.begin({**_inner(given, pairs), **matrices})
     except BaseException:
@@ -76,11 +79,12 @@ def plug(
 def _refuse_others(source: Adapter) -> None:
     """Refuse what is no one method's parts at sites."""
     heads = [placed.key for placed in source.placed if placed.head]
-    if source.trained or heads or len(source.method.methods()) > 1:
+    if source.trained or heads or len(source.method.methods()) > 1 or isinstance(source.method, PlugIn):
         what = (
             "it trains the base's own tensors" if source.trained
             else f"it has a task head of its own ({heads[0]}), which knows the small model's states alone" if heads
-            else "it is a sum of methods"
+            else "it is a sum of methods" if len(source.method.methods()) > 1
+            else "it is plugged in itself, and the one that was trained is what to plug"
         )  # fmt: skip
         raise Refused(
             f"{spelled(source.method)} cannot be plugged into another model: {what}. Plug a LoRA, a bottleneck adapter "
@@ -148,10 +152,12 @@ class _Bridges:
         self.held_out = {name: Moments() for name in self.ends}
         self.tokens = 0
 
-    def hear(self, large: nn.Module, small: nn.Module, rows: Sequence[Sequence[int]]) -> None:
+    def hear(self, large: nn.Module, small: nn.Module, rows: Sequence[Sequence[int]], show: bool) -> None:
         """Run both models on the rows, and keep the sums."""
-        with Heard(large, self._points(LARGE)) as ours, Heard(small, self._points(SMALL)) as theirs:
+        ears = Heard(large, self._points(LARGE)), Heard(small, self._points(SMALL))
+        with ears[0] as ours, ears[1] as theirs, Bar("reading the texts", show) as bar:
             for number, ids in enumerate(rows):
+                bar.update(number / len(rows))
                 streams = {LARGE: ours.streams(ids), SMALL: theirs.streams(ids)}
                 held_out = number % HELD_OUT == 1
                 self.tokens += 0 if held_out else len(ids)
@@ -163,9 +169,9 @@ class _Bridges:
         """The matrices by name, their mean mismatch on rows held out, and that of the identity."""
         found, mismatch, unfitted = {}, [], []
         for name in self.ends:
-            found[name] = fitted(self.seen[name], self.held_out[name], fit)
+            found[name] = fitted(self.seen[name], fit)
             mismatch.append(self.held_out[name].mismatch(found[name]))
-            unfitted.append(self.held_out[name].mismatch(fitted(self.seen[name], self.held_out[name], "identity")))
+            unfitted.append(self.held_out[name].mismatch(fitted(self.seen[name], "identity")))
         return found, sum(mismatch) / len(mismatch), sum(unfitted) / len(unfitted)
 
     def _points(self, model: str) -> dict[str, list[str]]:
