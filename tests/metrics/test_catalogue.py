@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from graft import metrics
 from graft.errors import BadInput
+from graft.statistics import interval_runs
 
 EVERY = [*metrics.names(), "f1:yes"]
 WORDS = ["a", "list", "of", "the", "keys", "and", "values", "in", "this", "file", "returns", "no", "such", "thing"]
@@ -103,6 +104,17 @@ def test_one_score_per_item_or_none(name: str) -> None:
         assert items.shape == (9,)
         assert not metric.right_or_wrong or set(items) <= {0.0, 100.0}
         assert not metric.proportion or items.mean() == pytest.approx(metric.score(made).value)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_scores_lie_between_the_bounds_and_so_do_intervals_over_seeds(name: str) -> None:
+    metric = metrics.get(name)
+    (low, high), first = metric.bounds, records(name, 20, seed=1)
+    asked = [{key: record[key] for key in ("reference", "tokens", "bytes") if key in record} for record in first]
+    runs = [first, [record | same for record, same in zip(records(name, 20, seed=2), asked, strict=True)]]
+    assert all(low <= metric.score(run).value <= high for run in runs)
+    found = interval_runs(metric, runs, resamples=200)
+    assert low <= found.low <= found.value <= found.high <= high
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -36,6 +36,7 @@ class Metric(ABC):
     name: str
     title: str
     unit: str = "%"
+    bounds: tuple[float, float] = (0.0, 100.0)  # between which all scores are
     higher_is_better: bool = True
     right_or_wrong: bool = False  # items() holds only 0 and 100
     proportion: bool = False  # right_or_wrong, and the score is their mean

@@ -189,6 +189,6 @@ def _counts(statistics: Array, weights: Array) -> tuple[Array, Array, Array]:
 METRICS = (
     Accuracy(name="accuracy", title="accuracy"),
     MacroF1(name="f1", title="F1 (macro)"),
-    Matthews(name="matthews", title="Matthews correlation"),
+    Matthews(name="matthews", title="Matthews correlation", bounds=(-100.0, 100.0)),
     CalibrationError(name="calibration_error", title="expected calibration error (15 bins)"),
 )

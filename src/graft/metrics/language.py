@@ -4,6 +4,7 @@ Records hold "loss" (summed negative log-likelihood in nats), "tokens" and "byte
 their length. Tokens depend on the tokenizer: only bits per byte compares models with different ones.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ class Loss(Summed):
 
     length: str = "tokens"
     perplexity: bool = False
+    bounds: tuple[float, float] = (0.0, math.inf)
     higher_is_better: bool = False
     tolerance: float = 0.01
 

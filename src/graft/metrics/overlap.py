@@ -4,6 +4,7 @@ Each item has one reference or several. ROUGE takes the reference with the best 
 ROUGE sees only a to z and 0 to 9: for text in another script use chrF.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -178,5 +179,5 @@ METRICS = (
     Rouge(name="rougeLsum", title="ROUGE-Lsum"),
     Bleu(name="bleu", title="BLEU"),
     Chrf(name="chrf", title="chrF"),
-    TranslationEditRate(name="ter", title="TER"),
+    TranslationEditRate(name="ter", title="TER", bounds=(0.0, math.inf)),
 )

@@ -70,7 +70,9 @@ def _ranks(values: Array, weights: Array) -> Array:
     return np.asarray((below + tied / 2 - middle)[:, place])
 
 
+BOUNDS = (-100.0, 100.0)
+
 METRICS = (
-    Correlation(name="pearson", title="Pearson correlation"),
-    Correlation(name="spearman", title="Spearman correlation", ranks=True),
+    Correlation(name="pearson", title="Pearson correlation", bounds=BOUNDS),
+    Correlation(name="spearman", title="Spearman correlation", ranks=True, bounds=BOUNDS),
 )

@@ -26,6 +26,11 @@ class Measure(Protocol):
         ...
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which all scores are."""
+        ...
+
+    @property
     def higher_is_better(self) -> bool:
         """Which way is better."""
         ...

@@ -95,6 +95,4 @@ def _interval(metric: Measure, scores: Array, draws: Array, items: int, level: f
         low, middle, high = quantiles(value, mean, items, level)
     parts = components([(scores, draws)], items)
     low, high = middle - parts.reach(middle - low, level), middle + parts.reach(high - middle, level)
-    if metric.unit == "%" and runs > 1:
-        low, high = max(low, 0.0 if metric.proportion else -100.0), min(high, 100.0)
-    return Interval(value, low, high, parts.error, runs=runs)
+    return Interval(value, max(low, metric.bounds[0]), min(high, metric.bounds[1]), parts.error, runs=runs)
