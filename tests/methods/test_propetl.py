@@ -1,5 +1,7 @@
 """ProPETL: published counts and storage, each form by hand, straight-through scores, masks as bits, refusals."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,9 +9,10 @@ from torch import Tensor, nn
 
 import cases
 import zoo
-from graft.attach import attach, detach
+from graft.attach import attach, detach, merge, use
 from graft.checkpoint import load, save
-from graft.errors import BadInput
+from graft.composition import Frozen
+from graft.errors import BadInput, Refused
 from graft.method import Part
 from graft.methods.lora import LoRA
 from graft.methods.prefix_tuning import PrefixTuning
@@ -93,14 +96,14 @@ def test_scores_get_the_gradient_of_the_mask_and_choose_anew() -> None:
     parts = cases.grafted(model, "propetl", density=0.5).parts
     mask, shared = parts["encoder.0.ffn"].down, parts["shared.0"].down.detach()
     seen: list[Tensor] = []
-    on = mask.on(shared.clone().requires_grad_(), torch.float32)
+    on = parts["encoder.0.ffn"].on(shared.clone().requires_grad_(), "down", 0, torch.float32)
     on.register_hook(seen.append)
     (on * torch.randn(shared.shape)).sum().backward()
     torch.testing.assert_close(mask.scores.grad, seen[0] * shared * mask.scores.sign())
     assert int((on != 0).sum()) == mask.entries == shared.numel() // 2
     out = on == 0
     mask.scores.data[out] = 10.0
-    assert bool((mask.on(shared, torch.float32)[out] != 0).all())
+    assert bool((parts["encoder.0.ffn"].on(shared, "down", 0, torch.float32)[out] != 0).all())
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -144,3 +147,73 @@ def test_groups_starts_and_refusals() -> None:
         attach(zoo.tiny("bert"), ProPETL(reduction=64))
     with pytest.raises(BadInput, match="rank 40 at"):
         attach(zoo.tiny("bert"), ProPETL("lora", rank=40))
+
+
+TASKS = ("nli", "qa")
+SIZES = {"density": 0.4, "reduction": 4, "tokens": 3, "hidden": 6, "rank": 3}
+MODULE = {"adapter": ("decoder.1.ffn", "down"), "lora": ("decoder.1.q", "A"), "prefix": ("decoder.1.attention", "P")}
+
+
+def of_tasks(form: str, join: str = "or", name: str = "llama") -> tuple:
+    """A model with a module that two tasks share, as if trained, and its adapter."""
+    model = zoo.tiny(name)
+    adapter = attach(model, ProPETL(form, tasks=TASKS, join=join, **SIZES))
+    cases.move(adapter)
+    return model, adapter
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("join", ["or", "and", "sum"])
+def test_masks_of_tasks_are_joined_to_those_of_layers(form: str, join: str) -> None:
+    _, adapter = of_tasks(form, join)
+    key, name = MODULE[form]
+    part = adapter.parts[key]
+    for task in range(2):
+        own, other = kept(getattr(part, name), 0.4), kept(part.lent[1].masks[task][part.names.index(name)], 0.4)
+        joined = {"or": torch.maximum(own, other), "and": torch.minimum(own, other), "sum": own + other}[join]
+        assert torch.equal(part.kept(name, task), joined)
+    assert not torch.equal(part.kept(name, 0), part.kept(name, 1))
+    part.kept(name, 1).square().sum().backward()
+    scores = [mask[part.names.index(name)].scores.grad for mask in part.lent[1].masks]
+    assert scores[0] is None and bool(scores[1].any()) and bool(getattr(part, name).scores.grad.any())
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("join", ["or", "and"])
+def test_rows_of_several_tasks_equal_each_alone_and_each_frozen(form: str, join: str, tmp_path: Path) -> None:
+    model, _ = of_tasks(form, join, "t5")
+    batch, alone = zoo.batch(model), {}
+    for task in TASKS:
+        with use(model, "default", task), torch.no_grad():
+            alone[task] = zoo.forward(model, batch)
+    assert not torch.allclose(alone["qa"], alone["nli"], atol=1e-3)
+    with use(model, "default", ["qa", "nli"]), torch.no_grad():
+        together = zoo.forward(model, batch)
+    torch.testing.assert_close(together, torch.stack((alone["qa"][0], alone["nli"][1])), atol=3e-5, rtol=3e-5)
+    made = attach(model, Frozen("default", task="qa"), "qa")
+    assert made.method == ProPETL(form, join=join, packed=True, **SIZES)
+    torch.testing.assert_close(zoo.forward(model, batch), alone["qa"], atol=1e-5, rtol=1e-5)
+    detach(model, "qa")
+    save(model, "default", tmp_path / "both")
+    detach(model)
+    load(model, tmp_path / "both")
+    with use(model, "default", ["qa", "nli"]), torch.no_grad():
+        torch.testing.assert_close(zoo.forward(model, batch), together, atol=1e-5, rtol=1e-5)
+
+
+def test_masks_of_tasks_are_counted_and_have_the_rate_of_masks() -> None:
+    model, adapter = of_tasks("adapter")
+    (_, parts), *_ = adapter.terms()
+    _, masks = adapter.method.groups(parts)
+    entries = 2 * 32 * 8
+    assert sum(p.numel() for p in masks["params"]) == (2 + 2) * entries and masks["lr"] == 3e-3
+    assert adapter.counts.trainable == 4 * entries + entries + 32 + 8
+    assert adapter.counts.stored == 4 * (entries + 32 + 8) + 4 * entries // 8
+    with pytest.raises(Refused, match="Serve it attached"):
+        merge(of_tasks("lora")[0])
+    model, _ = of_tasks("adapter", "sum")
+    with pytest.raises(BadInput, match="summed masks are no bits"):
+        attach(model, Frozen("default", task="qa"), "qa")
+    for wrong in (("a",), ("a", "a"), "ab"):
+        with pytest.raises(BadInput):
+            ProPETL(tasks=wrong)

@@ -8,7 +8,12 @@ have one module, in both stacks. Masks have a learning rate of their own, and no
 that counts. Stored are the shared module in full precision (a prefix's without its network) and one bit for each entry
 of a mask; of this `packed` form the shared module alone would train.
 
-Departure: without masks for tasks, which the paper joins to those of the layers when it trains several together.
+With `tasks` each task has a mask too, for all layers, and what a layer keeps of a task depends on both:
+
+    M = 1 − (1 − M_l)(1 − M_τ)  (join="or"),   M_l M_τ  ("and"),   M_l + M_τ  ("sum")
+
+Rows say which task they are of: a column `task`, or `graft.use(model, name, tasks=[...])`. For one task it freezes to a
+ProPETL without tasks, `graft.Frozen("default", task="qa")`, unless the masks are summed, which are no bits.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
 
 SITES = {"adapter": "ffn", "prefix": "attention", "lora": "q v"}
 DENSITY = {"adapter": 0.5, "prefix": 0.1, "lora": 0.1}
+Join = Literal["or", "and", "sum"]
 MASK_LR = {"adapter": 3e-3, "prefix": 1e-4, "lora": 3e-2}
 
 
@@ -48,10 +54,14 @@ class Mask(Part):
         at = self.scores.detach().abs().flatten().topk(self.entries).indices
         return torch.zeros(self.scores.numel(), device=at.device).scatter(0, at, 1.0).view(self.scores.shape)
 
-    def on(self, shared: Tensor, dtype: torch.dtype) -> Tensor:
-        """The shared tensor with the other entries at zero; its gradient goes to the size of every score."""
+    def value(self) -> Tensor:
+        """The same, with a gradient that goes to the size of every score."""
         size = self.scores.abs()
-        return (shared * (self.kept() + (size - size.detach()))).to(dtype)
+        return self.kept() + (size - size.detach())
+
+    def stored(self) -> "Bits":
+        """As bits."""
+        return Bits(self.kept())
 
 
 class Bits(Part):
@@ -63,26 +73,60 @@ class Bits(Part):
         self.bits: Tensor
         self.register_buffer("bits", packed(kept.bool()))
 
-    def on(self, shared: Tensor, dtype: torch.dtype) -> Tensor:
-        """The shared tensor with the other entries at zero."""
-        return (shared * unpacked(self.bits, self.shape)).to(dtype)
+    def value(self) -> Tensor:
+        """Ones and zeros."""
+        return unpacked(self.bits, self.shape).float()
+
+    def stored(self) -> "Bits":
+        """Itself."""
+        return self
+
+
+class OfTasks(Part):
+    """The masks of tasks over one shared module, a mask for each tensor of it, and how a layer's are joined to them."""
+
+    def __init__(self, known: tuple[str, ...], join: Join, masks: Iterable[Sequence[Mask | Bits]]) -> None:
+        super().__init__()
+        self.known, self.join = known, join
+        self.masks = nn.ModuleList(nn.ModuleList(each) for each in masks)
+
+    def joined(self, mask: Tensor, task: int, number: int) -> Tensor:
+        """What a layer with this mask keeps of its tensor of that number for a task."""
+        other: Tensor = self.masks[task][number].value()  # type: ignore[index]
+        return {"or": 1 - (1 - mask) * (1 - other), "and": mask * other, "sum": mask + other}[self.join]
+
+    def stored(self) -> "OfTasks":
+        """With its masks as bits."""
+        own = [[mask.stored() for mask in each.children()] for each in self.masks.children()]  # type: ignore[operator]
+        return OfTasks(self.known, self.join, own)
 
 
 class Layer(Part):
-    """One layer's share of what all have: a mask for each tensor."""
+    """One layer's share of what all have: a mask for each tensor, joined to the task's where there are several."""
 
     names: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, shared: Part, masks: Iterable[Mask | Bits]) -> None:
+    def __init__(self, shared: Part, masks: Iterable[Mask | Bits], of: OfTasks | None = None) -> None:
         super().__init__()
         self.borrow(shared)
+        if of is not None:
+            self.borrow(of)
+        self.tasks = of.known if of is not None else ()
         for name, mask in zip(self.names, masks, strict=True):
             self.add_module(name, mask)
 
     def stored(self) -> "Layer":
         """With its masks as bits."""
-        masks: list[Any] = [getattr(self, name) for name in self.names]
-        return type(self)(self.lent[0], [mask if isinstance(mask, Bits) else Bits(mask.kept()) for mask in masks])
+        return type(self)(self.lent[0], [getattr(self, name).stored() for name in self.names], *self.lent[1:])
+
+    def kept(self, name: str, task: int) -> Tensor:
+        """What it keeps of a tensor, for a task: ones and zeros, with gradients where it trains."""
+        mask: Tensor = getattr(self, name).value()
+        return self.lent[1].joined(mask, task, self.names.index(name)) if self.tasks else mask
+
+    def on(self, shared: Tensor, name: str, task: int, dtype: torch.dtype) -> Tensor:
+        """The shared tensor with the other entries at zero."""
+        return (shared * self.kept(name, task)).to(dtype)
 
 
 class AdapterLayer(Layer):
@@ -94,11 +138,16 @@ class AdapterLayer(Layer):
     up: Mask | Bits
 
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
-        of: AfterNorm = self.lent[0]
         z = call.normed(site, y)
-        down, up = self.down.on(of.down, z.dtype), self.up.on(of.up, z.dtype)
+        for task, rows in call.by_task(self.tasks, len(y), y.device):
+            y = _added(y, rows, self._adapted(z if rows is None else z[rows], task))
+        return y
+
+    def _adapted(self, z: Tensor, task: int) -> Tensor:
+        of: AfterNorm = self.lent[0]
+        down, up = self.on(of.down, "down", task, z.dtype), self.on(of.up, "up", task, z.dtype)
         inner = ACTIVATIONS[of.activation](F.linear(z, down, of.down_bias.to(z.dtype)))
-        return y + F.linear(inner, up, of.up_bias.to(z.dtype))
+        return F.linear(inner, up, of.up_bias.to(z.dtype))
 
 
 class LowRankLayer(Layer):
@@ -110,15 +159,25 @@ class LowRankLayer(Layer):
 
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
         of: LowRank = self.lent[0]
-        return y + of.scale * F.linear(F.linear(x, self.A.on(of.A, x.dtype)), self.B.on(of.B, x.dtype))
+        for task, rows in call.by_task(self.tasks, len(y), y.device):
+            A, B = self.on(of.A, "A", task, x.dtype), self.on(of.B, "B", task, x.dtype)
+            y = _added(y, rows, of.scale * F.linear(F.linear(x if rows is None else x[rows], A), B))
+        return y
 
     def params(self, site: Site) -> dict[str, Tensor]:
         of: LowRank = self.lent[0]
-        A, B = self.A.on(of.A, torch.float32), self.B.on(of.B, torch.float32)
+        A, B = self.on(of.A, "A", 0, torch.float32), self.on(of.B, "B", 0, torch.float32)
         return {site.parameter: site.weight.to(A.dtype) + of.scale * (B @ A)}
 
     def bound(self, site: Site) -> int:
         return self.lent[0].bound(site)
+
+
+class LowRankOfTasks(LowRankLayer):
+    """The same for several tasks, of which rows have one each: there is no one matrix to merge."""
+
+    params = Part.params
+    bound = Part.bound
 
 
 class PrefixLayer(Layer):
@@ -127,13 +186,25 @@ class PrefixLayer(Layer):
     names = ("P",)
     P: Mask | Bits
 
-    def __init__(self, shared: Network | Slots, masks: Iterable[Mask | Bits]) -> None:
-        super().__init__(shared, masks)
+    def __init__(self, shared: Network | Slots, masks: Iterable[Mask | Bits], of: OfTasks | None = None) -> None:
+        super().__init__(shared, masks, of)
         self.length = len(shared.layer(0)[0])
 
     def keys_values(self, site: Site, call: "Call") -> tuple[Tensor, Tensor, Tensor | None]:
-        keys, values = self.P.on(self.lent[0].layer(0), torch.float32)
-        return keys, values, None
+        both: Tensor = self.lent[0].layer(0)
+        rows = len(call.tasks) if self.tasks and isinstance(call.tasks, tuple) else 1
+        found = call.by_task(self.tasks, rows, both.device)
+        kept = [self.on(both, "P", task, torch.float32) for task, _ in found]
+        if found[0][1] is None:
+            return kept[0][0], kept[0][1], None
+        each = both.new_zeros(rows, *both.shape)
+        for own, (_, at) in zip(kept, found, strict=True):
+            each = each.index_copy(0, at, own.expand(len(at), *own.shape))  # type: ignore[arg-type]
+        return each[:, 0], each[:, 1], None
+
+
+def _added(y: Tensor, rows: Tensor | None, change: Tensor) -> Tensor:
+    return y + change if rows is None else y.index_add(0, rows, change.to(y.dtype))
 
 
 @dataclass(frozen=True)
@@ -149,6 +220,8 @@ class ProPETL(Method):
     hidden: Annotated[int, "prefix: width of the network that computes them"] = 512
     rank: Annotated[int, "lora: width of the update"] = 32
     alpha: Annotated[float, "lora: the update is scaled by alpha/rank"] = 48.0
+    tasks: Annotated[tuple[str, ...], "names of tasks that have masks of their own; none: there is one task"] = ()
+    join: Annotated[Join, "how a task's mask is joined to a layer's"] = "or"
     packed: Annotated[bool, "attach the masks as bits, as they are stored"] = False
 
     family: ClassVar[str] = "hybrid"
@@ -163,6 +236,11 @@ class ProPETL(Method):
             value = getattr(self, name)
             fits = value is None or (type(value) in (int, float) and 0 < value < most)
             check(fits, self, name, f"must be above 0 and below {most}, or None", "Leave it out for the paper's own.")
+        words = isinstance(self.tasks, tuple) and all(isinstance(each, str) for each in self.tasks)
+        check(words, self, "tasks", "must be a tuple of text", 'Try ("first", "second").')
+        check(
+            len(set(self.tasks)) == len(self.tasks) != 1, self, "tasks", "must be several, or none", "Name each once."
+        )
         if self.form == "lora":
             object.__setattr__(self, "start", "exact")
 
@@ -171,26 +249,50 @@ class ProPETL(Method):
 
     def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
         grown: list[tuple[Site | None, Part]] = []
-        kind: type[Layer] = {"adapter": AdapterLayer, "prefix": PrefixLayer, "lora": LowRankLayer}[self.form]
+        lora = LowRankOfTasks if self.tasks else LowRankLayer
+        kind: type[Layer] = {"adapter": AdapterLayer, "prefix": PrefixLayer, "lora": lora}[self.form]
         for group in _alike(sites):
-            shared = self._shared(group[0])
+            shared, of = self._shared(group[0]), None
             grown.append((None, shared))
-            density = DENSITY[self.form] if self.density is None else self.density
+            if self.tasks:
+                of = OfTasks(self.tasks, self.join, [self._masks(group[0]) for _ in self.tasks])
+                of = of.stored() if self.packed else of
+                grown.append((None, of))
             for site in group:
-                masks = [Mask(shape, density) for shape in self._masked(site)]
-                layer = kind(shared, masks)
+                layer = kind(shared, self._masks(site), of)
                 grown.append((site, layer.stored() if self.packed else layer))
         return grown
 
+    def _masks(self, site: Site) -> list[Mask]:
+        density = DENSITY[self.form] if self.density is None else self.density
+        return [Mask(shape, density) for shape in self._masked(site)]
+
     def deployed(self, parts: Mapping[str, Part]) -> Mapping[str, Part]:
-        return {key: part.stored() if isinstance(part, Layer) else _flat(part) for key, part in parts.items()}
+        return {key: p.stored() if isinstance(p, Layer | OfTasks) else _flat(p) for key, p in parts.items()}
 
     def serving(self) -> Method:
         return replace(self, packed=True)
 
+    def frozen(
+        self, parts: Mapping[str, Part], task: str | None, examples: Sequence[Sequence[int]]
+    ) -> tuple[Method, Mapping[str, Tensor]]:
+        if not self.tasks:
+            return super().frozen(parts, task, examples)
+        if self.join == "sum" or task not in self.tasks:
+            why = "summed masks are no bits" if self.join == "sum" else "it reads no examples, and knows tasks"
+            raise BadInput(f"ProPETL cannot freeze: {why}. Name a task of an adapter with join='or' or 'and'.")
+        number, found = self.tasks.index(task), dict[str, Tensor]()
+        shared = [part for part in parts.values() if not isinstance(part, Layer | OfTasks)]
+        for index, part in enumerate(shared):  # without the masks of tasks between them, these count on
+            found |= {f"shared.{index}.{name}": tensor for name, tensor in _flat(part).state_dict().items()}
+        for key, part in parts.items():
+            names = part.names if isinstance(part, Layer) else ()
+            found |= {f"{key}.{name}.bits": packed(part.kept(name, number).bool()) for name in names}  # type: ignore[operator]
+        return replace(self, tasks=(), packed=True), found
+
     def groups(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
-        masks = [p for part in parts if isinstance(part, Layer) for p in part.parameters()]
-        shared = [p for part in parts if not isinstance(part, Layer) for p in part.parameters()]
+        masks = [p for part in parts if isinstance(part, Layer | OfTasks) for p in part.parameters()]
+        shared = [p for part in parts if not isinstance(part, Layer | OfTasks) for p in part.parameters()]
         rate = MASK_LR[self.form] if self.mask_lr is None else self.mask_lr
         return [{"params": shared}, {"params": masks, "lr": rate, "weight_decay": 0.0}]
 
@@ -202,7 +304,8 @@ class ProPETL(Method):
             return sum(torch.Size(shape).numel() for shape in self._masked(site))
 
         shared = sum(entries(group[0]) + self._unmasked(group[0]) for group in _alike(sites))
-        return shared if self.packed else shared + sum(entries(site) for site in sites)
+        of_tasks = len(self.tasks) * sum(entries(group[0]) for group in _alike(sites))
+        return shared if self.packed else shared + of_tasks + sum(entries(site) for site in sites)
 
     def _shared(self, site: Site) -> Part:
         if self.form == "adapter":
