@@ -75,9 +75,9 @@ DECODERS = (
     "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "olmo2", "mixtral", "qwen3_moe", "gpt_oss",
 )  # fmt: skip
 MISFITS = ((FUSED, TOKENWISE), (ROUND, BLOCKWISE), (DECODERS, ROWWISE))
-# Methods that add virtual tokens.
 # Methods that run layers again in backward by themselves, and refuse checkpointing, which is to do so too.
 AGAIN = ("meft",)
+# Methods that add virtual tokens.
 TOKENS = ("prompt", "p_tuning")
 # Their attention does not go through transformers' attention interface, so virtual keys are refused there.
 UNINTERFACED = ("bloom", "falcon", "falcon_multi_query", "falcon_multi_head", "deberta_v2")
