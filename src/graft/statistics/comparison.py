@@ -76,7 +76,8 @@ class Comparison:
                 return f"no difference: the scores are equal on {_items(self.items, all_of_them=True)}"
             case "no difference shown":
                 shown = _numbers([value, low, high, self.smallest], self.unit)
-                could = f"; {self._size()} can show {shown[3]}" if math.isfinite(self.smallest) else ""
+                least = "none" if self.unit == "%" and self.smallest > 100 else shown[3]
+                could = f"; {self._size()} can show {least}" if math.isfinite(self.smallest) else ""
                 return (
                     f"no difference shown (Δ = {shown[0]}, interval {shown[1]} to {shown[2]}{could}){self._uncounted()}"
                 )
