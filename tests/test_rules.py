@@ -23,7 +23,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Imports go one way: a file may import from lines above its own, and from its own folder.
 ORDER = [
     ["errors"],
-    ["bases", "catalogue", "files", "limits", "memory", "progress", "values"],
+    ["bases", "catalogue", "files", "limits", "memory", "moment", "progress", "values"],
     ["anatomy", "statistics"],
     ["method"],
     ["composition", "sparse", "spelling"],
@@ -33,7 +33,7 @@ ORDER = [
     ["portrait"],
     ["checkpoint"],
     ["data"],
-    ["loading"],
+    ["loading", "titles"],
     ["metrics", "decode", "pretraining"],
     ["scoring"],
     ["training"],

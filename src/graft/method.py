@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from graft import catalogue
 from graft.anatomy.site import Site
 from graft.errors import BadInput, Refused
-from graft.moment import Moment
+from graft.moment import Moment as Moment
 from graft.values import allowed
 from graft.values import check as check
 from graft.values import positive as positive

@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graft.anatomy.site import Site
-from graft.method import Method, Part, check, normal, positive, zeros
-from graft.moment import Moment
+from graft.method import Method, Moment, Part, check, normal, positive, zeros
 
 if TYPE_CHECKING:
     from graft.attach.call import Call

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from graft.anatomy.site import Site
 from graft.errors import BadInput, Refused
-from graft.method import Method, Part, check, positive
-from graft.moment import Moment
+from graft.method import Method, Moment, Part, check, positive
 from graft.spelling import read, spelled
 
 

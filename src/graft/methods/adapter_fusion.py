@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from graft.anatomy.site import Site
 from graft.hosts import Hosting, grown, hosted
-from graft.method import Method, Part, check, normal, zeros
-from graft.moment import Moment
+from graft.method import Method, Moment, Part, check, normal, zeros
 from graft.spelling import read
 
 if TYPE_CHECKING:

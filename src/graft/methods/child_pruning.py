@@ -16,8 +16,7 @@ from typing import Annotated, ClassVar, Literal
 from torch import Tensor
 
 from graft.anatomy.site import Site
-from graft.method import Method, Part, check, positive
-from graft.moment import Moment
+from graft.method import Method, Moment, Part, check, positive
 from graft.sparse import Pruned, Sparse, kept
 
 HALF, TENTH = 0.5, 0.1  # of the run

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from graft.anatomy.gradients import derivatives, differentiable, largest
 from graft.anatomy.site import Site
-from graft.method import Method, Part, StandIn, check
-from graft.moment import Moment
+from graft.method import Method, Moment, Part, StandIn, check
 from graft.sparse import Sparse, kept
 
 

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
-from graft.method import Method, Part, check, positive, zeros
-from graft.moment import Moment
+from graft.method import Method, Moment, Part, check, positive, zeros
 from graft.sparse import Sparse, kept
 
 LEFT, RIGHT = -1.5, 1.5

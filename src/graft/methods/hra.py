@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
-from graft.method import Method, Part, check, kaiming, positive
-from graft.moment import Moment
+from graft.method import Method, Moment, Part, check, kaiming, positive
 
 if TYPE_CHECKING:
     from graft.attach.call import Call

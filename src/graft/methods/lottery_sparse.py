@@ -16,8 +16,7 @@ from typing import Annotated, ClassVar, Literal
 from torch import Tensor
 
 from graft.anatomy.site import Site
-from graft.method import Method, Part, check, positive
-from graft.moment import Moment
+from graft.method import Method, Moment, Part, check, positive
 from graft.sparse import Pruned, Sparse, kept
 
 HALF = 0.5  # of the run
