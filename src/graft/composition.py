@@ -112,15 +112,17 @@ def chosen(method: Method, names: tuple[str, ...], adapters: "Mapping[str, Adapt
     """The adapters of these names. Raises BadInput for fewer than two and for one that is not there, Refused for one
     that trains the base's own tensors."""
     kind = type(method).__name__
+    # Such is what `graft tune` attaches to, where nothing can be loaded before.
+    plain = "" if adapters else " Of folders, `graft combine FOLDER FOLDER --how … --output NEW` makes one adapter."
     if len(names) < 2 or len(set(names)) < len(names):
         raise BadInput(
             f"{kind}: it needs at least two adapters, each named once, as in adapters=('first', 'second'), got "
-            f"{names!r}."
+            f"{names!r}.{plain}"
         )
     if missing := [name for name in names if name not in adapters]:
         raise BadInput(
             f"{kind}: there is no adapter {', '.join(missing)} on this model; attached are: "
-            f"{', '.join(adapters) or 'none'}. Load it first: graft.load(model, folder, name={missing[0]!r})."
+            f"{', '.join(adapters) or 'none'}. Load it first: graft.load(model, folder, name={missing[0]!r}).{plain}"
         )
     found = [adapters[name] for name in names]
     if trained := [each.name for each in found if each.trained]:

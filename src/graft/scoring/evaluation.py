@@ -45,7 +45,7 @@ def held_out(
     """The rows to score: of `split`, by default the test rows, else the validation rows.
 
     Of rows without splits these are all rows, unless an adapter was tuned on them (`tuned`: what it keeps of its data):
-    then only those that were held out. Raises BadInput when there are none.
+    then only those that were held out, also from every adapter that is part of it. Raises BadInput when there are none.
     """
     shares = tuple(tuned.get("splits") or (0.8, 0.1, 0.1))
     found = data.load(source, splits=shares, seed=tuned.get("seed", seed), **how)
@@ -56,10 +56,30 @@ def held_out(
         else:
             found = data.load(source, splits="test", **how)
             notes = list(found.notes)
-    rows = found.splits.get(split or "", ()) or (() if split else found.test or found.validation)
-    if not rows:
+    asked = [found.splits.get(split, ())] if split else [found.test, found.validation]
+    if not any(asked):
         raise BadInput(f"{source} has no {split or 'test or validation'} rows; it has {', '.join(found.splits)}.")
+    seen = _seen(source, tuned, how) if split != "train" else set()
+    left = [[row for row in rows if row.where not in seen] for rows in asked]
+    if not any(left):
+        raise BadInput(
+            f"every row of {source} to score is one that an adapter which is part of this one was trained on. Score on "
+            "other rows, or combine adapters tuned with one --seed, which leave out the same ones."
+        )
+    if seen:
+        notes.append("rows that an adapter which is part of this one was trained on are left out")
+    rows = next(tuple(rows) for rows in left if rows)
     return found, rows, notes
+
+
+def _seen(source: str, tuned: dict[str, Any], how: dict[str, Any]) -> set[str]:
+    """Where the rows of `source` are that other adapters, which became part of this one, were trained on."""
+    seen: set[str] = set()
+    for data_of in tuned.get("others") or ():
+        again = data.load(source, splits=tuple(data_of["splits"]), seed=data_of["seed"], **how)
+        if again.hash == data_of["sha256"]:
+            seen |= {row.where for row in again.train}
+    return seen
 
 
 def evaluate(

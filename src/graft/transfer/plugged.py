@@ -28,7 +28,7 @@ def write(options: "Options") -> tuple[dict[str, Any], list[str], str]:
     place = checkpoint.locate(options.adapter)
     record = checkpoint.read(place) if native(place) else None
     kept = kept_with(place)
-    _refuse_taken(options.output)
+    refuse_taken(options.output)
     if record is not None and record.head:
         raise Refused(
             f"{options.adapter} has a task head of its own, which knows the small model's states alone. Plug one that "
@@ -64,7 +64,7 @@ def write(options: "Options") -> tuple[dict[str, Any], list[str], str]:
     return summary, _notes(made.mismatch), shlex.join(command)
 
 
-def _refuse_taken(output: Path) -> None:
+def refuse_taken(output: Path) -> None:
     """Refuse, before anything is computed, a folder that saving would refuse."""
     if output.exists() and not (output / FILE).exists() and (not output.is_dir() or any(output.iterdir())):
         raise BadInput(f"{output} holds something that is no graft adapter. Choose another --output.")
