@@ -9,12 +9,23 @@ from torch import Tensor
 from graft.anatomy.site import Site
 from graft.composition import chosen
 from graft.errors import BadInput, Refused
-from graft.method import Method, Part
+from graft.method import Method, Part, check
 from graft.spelling import read, spelled
 
 if TYPE_CHECKING:
     from graft.attach.adapter import Adapter
     from graft.attach.call import Call
+
+
+def check_names(method: Method, adapters: tuple[str, ...]) -> None:
+    """Refuse `adapters` and `hosts` of a method that are not the names of several."""
+    for name in ("adapters", "hosts"):
+        value = getattr(method, name)
+        words = isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+        check(words, method, name, "must be a tuple of text", 'Try ("first", "second").')
+        several = not value or len(value) > 1
+        check(several, method, name, "must name several: one alone is used as it is", "Add another.")
+    check(len(set(adapters)) == len(adapters), method, "adapters", "must differ", "Name each once.")
 
 
 class Hosting(Part):

@@ -60,6 +60,7 @@ class Part(nn.Module):
     reads_row: Literal["embeds", "states"] | None = None  # what `tokens` at `embed` asks the call for, of whole rows
     trims: bool = True  # whether the outputs at virtual tokens are cut off again
     halves: bool = False  # whether `around` runs the two halves of a layer apart
+    replaces: tuple[str, ...] = ()  # parameters of its site that it gives anew, whatever others make of them
     listens: bool = False  # whether it only looks at what passes its site, and changes nothing there
     in_layer: int | None = None  # which layer it acts in, where its method has to know
     off: frozenset[bool] = frozenset()  # in which modes, training or not, it does nothing for now
@@ -308,6 +309,7 @@ class StandIn(Part):
     def __init__(self, site: Site, names: Sequence[str] = ("weight", "bias")) -> None:
         super().__init__()
         self.names = tuple(name for name in names if getattr(site.module, name, None) is not None)
+        self.replaces = self.names
         for name in self.names:
             self.register_parameter(name, nn.Parameter(site.view(name).detach().clone().float()))
 

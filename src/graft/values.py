@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections.abc import Callable
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from graft.errors import BadInput
@@ -14,6 +14,7 @@ PLAIN: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     int: ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
     float: ("a number", lambda value: type(value) in (int, float) and math.isfinite(value)),
     str: ("text", lambda value: isinstance(value, str)),
+    NoneType: ("None", lambda value: value is None),
 }
 
 
@@ -26,7 +27,10 @@ def allowed(method: Any, name: str, kind: Any, default: Any) -> None:
     value = getattr(method, name)
     if not words and len(plain) < len(kinds):
         return  # something richer, which the method checks itself
-    if value in words or any(fits(value) for _, fits in plain.values()):
+    of_words = any(value == word and type(value) is type(word) for word in words)
+    if of_words or any(fits(value) for _, fits in plain.values()):
+        empty = name == "sites" and default and not str(value).strip()
+        check(not empty, method, name, "must name places of a model", f"The default is {default!r}.")
         return
     said = " or ".join([*(text for text, _ in plain.values()), *(repr(word) for word in words)])
     near = difflib.get_close_matches(str(value), map(str, words), n=1)

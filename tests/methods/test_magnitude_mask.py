@@ -46,5 +46,5 @@ def test_the_mask_is_not_that_of_moved_weights() -> None:
 
 def test_impossible_settings() -> None:
     for density in (0.0, -0.1, 1.01):
-        with pytest.raises(BadInput, match="MagnitudeMask: density must be above 0 and at most 1"):
+        with pytest.raises(BadInput, match="MagnitudeMask: density must be above 0 and below 1"):
             MagnitudeMask(density=density)

@@ -6,7 +6,9 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
+import zoo
 from graft import catalogue
+from graft.attach import attach
 from graft.errors import BadInput
 from graft.method import describe, find, restore
 from graft.methods.houlsby import Houlsby
@@ -56,3 +58,21 @@ def test_whole_numbers_pass_for_numbers_and_defaults_for_themselves() -> None:
 def test_no_deviation_is_refused() -> None:
     with pytest.raises(BadInput, match=r"Houlsby: std must be above 0"):
         Houlsby(std=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("ladder_side", {"drop": 4}), ("ladder_side", {"drop": "abc"}), ("adalora", {"total_steps": True}),
+        ("meft", {"variant": True}), ("meft", {"variant": 2.0}), ("random_mask", {"density": 1}),
+        ("lora", {"sites": ""}), ("houlsby", {"sites": " "}), ("parallel", {"hosts": 7}),
+        ("parallel", {"adapters": "abc"}),
+    ],
+)  # fmt: skip
+def test_values_that_look_right_are_refused(name: str, settings: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=f"{next(iter(settings))} must"):
+        find(name)(**settings)
+
+
+def test_a_whole_number_is_a_number() -> None:
+    attach(zoo.tiny("llama"), find("vera")(rank=2, d_initial=1))

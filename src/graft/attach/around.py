@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from transformers import Cache
 
 from graft.anatomy.site import Site
+from graft.attach.adapter import Adapter
 from graft.attach.call import Call
 from graft.attach.hooks import first, first_of, narrow, swap, with_first
 from graft.attach.recompute import checkpoints_activations
@@ -268,19 +269,31 @@ def bypass(module: nn.Module, args: tuple, output: Any) -> Any:
     return args[0] if module.graft.passed else None  # type: ignore[union-attr]
 
 
+def runs_layers(adapter: Adapter) -> bool:
+    """Whether an adapter has parts that run layers in their own way."""
+    return any("around" in placed.part.verbs() for placed in adapter.placed)
+
+
+def refuse_checkpointing(adapter: Adapter) -> None:
+    """Raise Refused for an adapter whose layers run again in backward by themselves."""
+    if runs_layers(adapter):
+        raise Refused(
+            f"{adapter.name} runs layers in its own way, and they cannot be checkpointed as well: leave "
+            "--checkpointing off. In a program: model.gradient_checkpointing_disable()."
+        )
+
+
 def without_cache(grafted: Grafted, module: nn.Module, call: Call, inputs: dict[str, Any]) -> dict[str, Any]:
     """A stack's inputs where its layers run again in backward: no cache is filled that nobody asked for.
 
     Raises Refused where activations are recomputed by checkpointing as well.
     """
-    placed = [placed for name in call.used() for placed in grafted.adapters[name].placed]
-    if not torch.is_grad_enabled() or not any("around" in each.part.verbs() for each in placed):
+    adapters = [grafted.adapters[name] for name in call.used()]
+    if not torch.is_grad_enabled() or not any(map(runs_layers, adapters)):
         return inputs
     if module.training and checkpoints_activations(grafted.model):
-        raise Refused(
-            f"{', '.join(call.used())} runs layers in its own way, and they cannot be checkpointed as well: leave "
-            "--checkpointing off. In a program: model.gradient_checkpointing_disable()."
-        )
+        for adapter in adapters:
+            refuse_checkpointing(adapter)
     takes = "use_cache" in inspect.signature(type(module).forward).parameters or "use_cache" in inputs
     asked = inputs.get("use_cache") or inputs.get("past_key_values") is not None
     return {**inputs, "use_cache": False} if takes and not asked else inputs

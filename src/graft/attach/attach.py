@@ -45,6 +45,8 @@ def attach(
     _refuse_conflicts(record, method, name)
     method, given = method.upon(record.adapters)
     placed, remarks = _grow(record, method, head, tokenizer)
+    _refuse_two_owners(method, placed)
+    _refuse_no_room(model, placed)
     adapter = Adapter(name, method, placed, model, remarks)
     if given:
         adapter.begin(given)
@@ -148,6 +150,36 @@ def _refuse_conflicts(record: Grafted, method: Method, name: str) -> None:
         raise Refused(
             f"{type(method).__name__} and {', '.join(record.adapters)} cannot share a model: one of them trains the "
             "base's own tensors. Detach the other first."
+        )
+
+
+def _refuse_two_owners(method: Method, placed: Sequence[Placed]) -> None:
+    """Refuse two terms of a sum that give one parameter anew: only the last would count, and the other never train."""
+    owners: dict[tuple[str, str], Placed] = {}
+    for item in placed:
+        for name in item.part.replaces if item.site is not None and not item.head else ():
+            first = owners.setdefault((item.site.name if item.site else "", name), item)
+            if first is not item:
+                both = [type(method.methods()[each.term]).__name__ for each in (first, item)]
+                raise Refused(
+                    f"{' and '.join(both)} both train the {name} of {item.key.partition('.')[2]}, and one would do so "
+                    "in vain. Take one alone, or give them sites that have nothing in common."
+                )
+
+
+def _refuse_no_room(model: nn.Module, placed: Sequence[Placed]) -> None:
+    """Refuse virtual tokens that take up all positions a model has."""
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    positions = getattr(text, "max_position_embeddings", None)
+    added: dict[int, int] = {}
+    for item in placed:
+        if item.site is not None and item.site.role != "layer":  # there they take no position of a row
+            added[item.term] = max(added.get(item.term, 0), item.part.length)
+    if isinstance(positions, int) and sum(added.values()) >= positions > 0:
+        raise BadInput(
+            f"{sum(added.values()):,} virtual tokens leave none of the {positions:,} positions of this "
+            f"{type(model).__name__} to a row. Choose fewer."
         )
 
 

@@ -74,9 +74,9 @@ def _expect_whole_rows(record: Grafted, item: Placed) -> None:
     stack = next(each for each in record.anatomy.stacks if item.site is not None and each.name == item.site.stack)
     if item.part.reads_row is not None and stack.causal:
         raise Refused(
-            f"{item.key}: {type(item.part).__qualname__} makes virtual tokens of the whole row, and every token of "
-            f"this {stack.name} would learn from them what stands behind it, in training the answer. Use an encoder "
-            "or an encoder-decoder, or a method with the same tokens for every row, such as prompt tuning."
+            f"its virtual tokens ({item.key}) are made of the whole row, and every token of this {stack.name} would "
+            "learn from them what stands behind it, in training the answer. Use an encoder or an encoder-decoder, or "
+            "a method with the same tokens for every row, such as prompt tuning."
         )
 
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
-from graft.hosts import Hosting, grown, hosted
+from graft.hosts import Hosting, check_names, grown, hosted
 from graft.method import Method, Moment, Part, check, normal, zeros
 from graft.spelling import read
 
@@ -63,13 +63,7 @@ class AdapterFusion(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.penalty >= 0, self, "penalty", "must be at least 0", "Try 0.01.")
-        for name in ("adapters", "hosts"):
-            value = getattr(self, name)
-            words = isinstance(value, tuple) and all(isinstance(each, str) for each in value)
-            check(words, self, name, "must be a tuple of text", 'Try ("first", "second").')
-            several = not value or len(value) > 1
-            check(several, self, name, "must name several: one alone is used as it is", "Add another.")
-        check(len(set(self.adapters)) == len(self.adapters), self, "adapters", "must differ", "Name each once.")
+        check_names(self, self.adapters)
 
     def expression(self) -> str:
         return read(self.hosts[0]).expression() if self.hosts else ""

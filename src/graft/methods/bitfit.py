@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class Bias(Part):
     """A site's bias, trained through a copy."""
 
+    replaces = ("bias",)
+
     def __init__(self, site: Site) -> None:
         super().__init__()
         bias = site.bias

@@ -40,7 +40,7 @@ class ChildTuning(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(0 < self.density <= 1, self, "density", "must be above 0 and at most 1", "Try 0.3.")
+        check(0 < self.density < 1, self, "density", "must be above 0 and below 1", "Try 0.3.")
         check(self.clip > 0, self, "clip", "must be above 0", "Try 1.0.")
 
     def build(self, site: Site) -> Part:

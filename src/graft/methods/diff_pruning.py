@@ -108,7 +108,7 @@ class DiffPruning(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(0 < self.density <= 1, self, "density", "must be above 0 and at most 1", "Try 0.005.")
+        check(0 < self.density < 1, self, "density", "must be above 0 and below 1", "Try 0.005.")
         check(self.penalty >= 0, self, "penalty", "must be at least 0", "Try 1.25e-7.")
         if self.burn_in is not None:
             positive(self, "burn_in")

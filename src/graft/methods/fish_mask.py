@@ -35,7 +35,7 @@ class FishMask(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(0 < self.density <= 1, self, "density", "must be above 0 and at most 1", "Try 0.005.")
+        check(0 < self.density < 1, self, "density", "must be above 0 and below 1", "Try 0.005.")
         positive(self, "samples")
 
     def build(self, site: Site) -> Part:

@@ -160,7 +160,8 @@ class LadderSide(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "reduction", "samples")
-        fine = all(block >= 0 for block in self.drop) and len(set(self.drop)) == len(self.drop)
+        blocks = isinstance(self.drop, tuple) and all(type(block) is int and block >= 0 for block in self.drop)
+        fine = blocks and len(set(self.drop)) == len(self.drop)
         check(fine, self, "drop", "must be different blocks, counted from 0", "Try 0 4 8.")
 
     def expression(self) -> str:

@@ -28,7 +28,7 @@ class MagnitudeMask(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(0 < self.density <= 1, self, "density", "must be above 0 and at most 1", "Try 0.005.")
+        check(0 < self.density < 1, self, "density", "must be above 0 and below 1", "Try 0.005.")
 
     def build(self, site: Site) -> Part:
         return Sparse(site, kept(self.density, site), self)

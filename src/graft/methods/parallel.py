@@ -18,7 +18,7 @@ from torch import Tensor
 
 from graft.anatomy.site import Site
 from graft.composition import weights
-from graft.hosts import Hosting, grown, hosted
+from graft.hosts import Hosting, check_names, grown, hosted
 from graft.method import Method, Part
 from graft.spelling import read
 
@@ -64,6 +64,10 @@ class Parallel(Method):
     hosts: Annotated[tuple[str, ...], "how the adapters were made, as is stored; given, new ones are made so"] = ()
 
     family: ClassVar[str] = "hybrid"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_names(self, self.adapters)
 
     def expression(self) -> str:
         return read(self.hosts[0]).expression() if self.hosts else ""

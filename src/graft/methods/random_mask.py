@@ -32,7 +32,7 @@ class RandomMask(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(0 < self.density <= 1, self, "density", "must be above 0 and at most 1", "Try 0.005.")
+        check(0 < self.density < 1, self, "density", "must be above 0 and below 1", "Try 0.005.")
         check(self.seed >= 0, self, "seed", "must be at least 0", "Try 0.")
 
     def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:

@@ -87,7 +87,7 @@ class VeRA(Method):
     def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
         inputs, outputs = max(site.inputs for site in sites), max(site.outputs for site in sites)
         shared = Projections(inputs, outputs, self.rank, self.seed)
-        parts = [ScaledProjection(site, shared, self.d_initial, self.dropout) for site in sites]
+        parts = [ScaledProjection(site, shared, float(self.d_initial), self.dropout) for site in sites]
         return [(None, shared), *zip(sites, parts, strict=True)]
 
     def sizes(self) -> tuple[str, ...]:
