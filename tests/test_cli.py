@@ -357,7 +357,8 @@ def test_tab_completion_in_bash(sample: Any, capfd: pytest.CaptureFixture[str]) 
         line = " ".join(f"'{word}'" for word in words)
         asked = f"COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _graft"
         shell = f"{script}\n{asked}; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-        return set(subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True).stdout.split())
+        done = subprocess.run(["bash"], input=shell, capture_output=True, text=True, check=True)
+        return set(done.stdout.split())
 
     assert cli.main(["--completion", "bash"]) == 0
     script = capfd.readouterr().out

@@ -5,7 +5,7 @@ is kept beside this file, and README.md says what came out of each.
 """
 
 import argparse
-import json
+import csv
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ HEAD = """# The experiments' small forms, run
 `python -m benchmarks.experiments` on two cores that did other work too, so times say little. Models and rows are small:
 what is shown is that each experiment runs, and the shape of its result, not a published number.
 
-| experiment | trials | failed | what came out |
-|---|--:|--:|---|
+| experiment | boards | scores | not done | what came out |
+|---|--:|--:|---|---|
 """
 
 
@@ -59,15 +59,16 @@ def compare(recipe: Path, folder: Path) -> int:
 
 def summarize(folder: Path) -> None:
     """Write the table of all that is done."""
-    lines = []
+    text = HEAD
     for report in sorted(HERE.glob("*-small.md")):
-        trials = [json.loads(path.read_text()) for path in (folder / report.stem).glob("trials/*/result.json")]
-        failed = sum(trial["status"] != "done" for trial in trials)
+        with (folder / report.stem / "results.csv").open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+        missing = ", ".join(f"{line['contestant']} on {line['board']}" for line in lines if line["status"] != "done")
         sentence = report.read_text(encoding="utf-8").split("\n\n")[1].replace("\n", " ")
-        lines.append(
-            f"| [{report.stem.removesuffix('-small')}]({report.name}) | {len(trials)} | {failed} | {sentence} |\n"
-        )
-    write_text(HERE / "README.md", HEAD + "".join(lines))
+        name = report.stem.removesuffix("-small")
+        boards = len({line["board"] for line in lines})
+        text += f"| [{name}]({report.name}) | {boards} | {len(lines)} | {missing} | {sentence} |\n"
+    write_text(HERE / "README.md", text)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from graft.methods.mam import MAM
 from graft.methods.oft import OFT
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.methods.prompt_tuning import PromptTuning
+from graft.methods.random_mask import RandomMask
 from graft.methods.top_layers import TopLayers
 from graft.tournament import entrants
 from graft.tournament.contestant import Contestant, assembled
@@ -172,6 +173,13 @@ def test_every_method_is_matched_or_told(name: str, on: str) -> None:
     counted = "too large" if "too large" in note else f"{trainable(model, found.way):,} trainable"
     assert counted in note
     assert grafted(model) is None
+
+
+def test_a_density_is_a_size() -> None:
+    (found,), (note,) = matched([Contestant("mask", RandomMask())], "trainable=1500", MODEL)
+    assert isinstance(found.way, RandomMask) and re.search(r"density 0\.\d+ instead of 0\.005", note)
+    denser = RandomMask(density=found.way.density + 1e-4)
+    assert trainable(MODEL, found.way) <= 1500 < trainable(MODEL, denser)
 
 
 def test_names_order_and_other_settings_stay() -> None:

@@ -38,6 +38,7 @@ BYTES = {f"{letter}{middle}b": float(size**power) for middle, size in (("", 1000
          for power, letter in enumerate(("", "k", "m", "g", "t")) if middle == "" or letter}  # fmt: skip
 EXAMPLES = "trainable=0.5%, trainable=100000 or memory=2GB"
 LARGEST = 2**20
+SHARE = 1e-4  # in which a density is counted
 FEW = 8  # of these are tried to see whether cost rises
 SCALE = sorted({*(2**n for n in range(14)), *(3 * 2**n for n in range(12))})  # likely divisors of a width
 HELD = 4  # copies of a tensor that trains: itself (or, in place, its original), its gradient, two moments
@@ -123,14 +124,22 @@ def _matched(contestant: Contestant, wanted: Budget, cost: Cost) -> tuple[Contes
 
 
 def resized(method: Method, size: int) -> Method:
-    """The method with the largest of its sizes set to `size`, the others in proportion, none below 1."""
+    """The method with the largest of its sizes set to `size`, the others in proportion, none below 1.
+
+    The size of a share, such as a density, is how many ten-thousandths it is.
+    """
     terms = _terms(method)
-    largest = max(getattr(term, name) for term in terms for name in term.sizes())
+    largest = max(getattr(term, name) / _unit(term, name) for term in terms for name in term.sizes())
     made: list[Method] = []
     for term in terms:
-        values = {name: max(1, round(getattr(term, name) * size / largest)) for name in term.sizes()}
-        made.append(replace(term, **values))
+        values = {name: getattr(term, name) / _unit(term, name) * size / largest for name in term.sizes()}
+        made.append(replace(term, **{name: max(1, round(v)) * _unit(term, name) for name, v in values.items()}))
     return Sum(tuple(made)) if isinstance(method, Sum) else made[0]
+
+
+def _unit(term: Method, name: str) -> float:
+    """What a size is counted in."""
+    return SHARE if isinstance(getattr(term, name), float) else 1
 
 
 def _terms(method: Method) -> tuple[Method, ...]:
@@ -227,7 +236,13 @@ def _shown(wanted: Budget, value: float) -> str:
 def _spelled(before: Method, after: Method) -> str:
     """What was set, `rank 12 instead of 8`."""
     pairs = [
-        (name, getattr(new, name), getattr(old, name))
+        (
+            name,
+            *(
+                f"{value:g}" if isinstance(value, float) else value
+                for value in (getattr(new, name), getattr(old, name))
+            ),
+        )
         for old, new in zip(_terms(before), _terms(after), strict=True)
         for name in old.sizes()
     ]
