@@ -40,10 +40,10 @@ def allowed(method: Any, name: str, kind: Any, default: Any) -> None:
 
 
 def positive(method: Any, *names: str) -> None:
-    """Refuse hyperparameters that must be whole numbers of at least 1."""
+    """Refuse hyperparameters that must be whole numbers of at least 1, or None where their type allows it."""
     for name in names:
-        fits = isinstance(getattr(method, name), int) and getattr(method, name) >= 1
-        check(fits, method, name, "must be at least 1", "Try 8.")
+        value = getattr(method, name)
+        check(value is None or (isinstance(value, int) and value >= 1), method, name, "must be at least 1", "Try 8.")
 
 
 def check(condition: bool, method: Any, name: str, rule: str, remedy: str) -> None:

@@ -104,7 +104,7 @@ class AdaLoRA(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "init_rank", "target_rank", "interval")
+        positive(self, "init_rank", "target_rank", "total_steps", "interval")
         above = self.target_rank <= self.init_rank
         check(above, self, "target_rank", f"must be at most init_rank, {self.init_rank}", f"Try {self.init_rank}.")
         check(self.alpha != 0, self, "alpha", "must not be 0, which would leave the base as it is", "Try 32.")
@@ -117,7 +117,6 @@ class AdaLoRA(Method):
                 check(self.total_steps is not None, self, name, "must come with total_steps", "Give total_steps too.")
                 check(steps >= 0, self, name, "must be at least 0", "Try 0.")
         if self.total_steps is not None:
-            positive(self, "total_steps")
             _, warmup, final = self.schedule(self.total_steps)
             rule = f"must be more than {warmup + final}, the steps without pruning"
             check(warmup + final < self.total_steps, self, "total_steps", rule, "Lower warmup or final.")

@@ -38,7 +38,7 @@ class ChildPruning(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.density < 1, self, "density", "must be above 0 and below 1", "Try 0.005.")
-        positive(self, *(name for name in ("every", "burn_in") if getattr(self, name) is not None))
+        positive(self, "every", "burn_in")
 
     def build(self, site: Site) -> Part:
         return (

@@ -110,8 +110,7 @@ class DiffPruning(Method):
         super().__post_init__()
         check(0 < self.density < 1, self, "density", "must be above 0 and below 1", "Try 0.005.")
         check(self.penalty >= 0, self, "penalty", "must be at least 0", "Try 1.25e-7.")
-        if self.burn_in is not None:
-            positive(self, "burn_in")
+        positive(self, "burn_in")
 
     def build(self, site: Site) -> Part:
         return Sparse(site, kept(self.density, site), self) if self.sparse else Gates(site, self)

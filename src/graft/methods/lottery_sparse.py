@@ -37,8 +37,7 @@ class LotterySparse(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.density < 1, self, "density", "must be above 0 and below 1", "Try 0.005.")
-        if self.full is not None:
-            positive(self, "full")
+        positive(self, "full")
 
     def build(self, site: Site) -> Part:
         return (
