@@ -219,3 +219,10 @@ def test_nothing_to_resume_is_said(home: Path, tmp_path: Path) -> None:
     options = {"model": str(home / "bert"), "data": str(home / "classes"), "folder": tmp_path, "steps": 3, "lr": 1e-2}
     assert any(f"nothing to resume in {tmp_path}" in note for note in graft.tune(**options, resume=True).notes)
     assert not any("nothing to resume" in note for note in graft.tune(**options, resume=True).notes)
+
+
+def test_checkpointing_layers_that_run_in_their_own_way_is_refused_in_a_dry_run_too(home: Path, tmp_path: Path) -> None:
+    given = {"model": str(home / "llama"), "data": str(home / "answers"), "method": graft.MEFT(bottleneck=2)}
+    with pytest.raises(Refused, match="leave --checkpointing off"):
+        graft.tune(**given, checkpointing=True, dry_run=True, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from graft.attach import Adapter
-from graft.attach.around import refuse_checkpointing
 from graft.data.task import Features, Task
 from graft.errors import BadInput
 from graft.method import describe
@@ -36,8 +35,6 @@ def ready(
         raise BadInput("there are no rows to train on.")
     check_trackers(options.report_to)
     check_optimizer(adapter, options)
-    if options.checkpointing:
-        refuse_checkpointing(adapter)
     if folder is not None:
         space.check_writable(folder)
         space.check_room(folder, adapter)

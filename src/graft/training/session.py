@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graft import metrics
+from graft.attach.around import refuse_checkpointing
 from graft.data import DataSets, Task, check, load, show_mask
 from graft.data import fit as fit_task
 from graft.data.rows import some
@@ -50,6 +51,8 @@ class Session:
             one = score(base.model, base.tokenizer, task, (data.test or data.validation)[:1])
             check_metric(options.metric, task.kind, task.metrics, one)
         self.adapter = prepared(base.model, self.method, options.name, base.tokenizer, options.seed)
+        if options.checkpointing:
+            refuse_checkpointing(self.adapter)
         self.notes += self.adapter.remarks
         if (limit := self._limit(task, data, base)) is not None:
             task = fit_task(data, source.tokenizer, source.config, limit)
