@@ -1,6 +1,7 @@
 """python -m benchmarks.methods run encoder | decoder | encoder_decoder, then `steps` and `table`; goes on where it was.
 
-run     `graft compare` of every method at its defaults, with the untouched model, or its head alone, beside them
+run     `graft compare` of every method at its defaults, with the untouched model, or its head alone, beside them;
+        what else is given goes to it, as in `run encoder --seeds 0` for a first look
 steps   how long a step of each takes on the encoder, over one of LoRA's in the same process at the same time
 table   writes docs/methods-measured.md from what these two kept in --folder
 """
@@ -35,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with trec")
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-methods"), help="where everything is kept")
     parser.add_argument("--workers", type=int, default=1, help="processes")
-    given = parser.parse_args(argv)
+    given, further = parser.parse_known_args(argv)
+    if further and given.what != "run":
+        parser.error(f"{given.what} does not know {further[0]}")
     if given.what == "steps":
         return steps.measure(given.folder / "steps.json", contestants())
     if given.what == "table":
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return graft([
         "compare", str(HERE / f"{given.kind}.yaml"), "--model", model, "--data", data, "--folder",
         str(given.folder / given.kind), "--workers", str(given.workers),
-        "--contestants", *BESIDE[given.kind], *contestants(),
+        "--contestants", *BESIDE[given.kind], *contestants(), *further,
     ])  # fmt: skip
 
 

@@ -41,7 +41,7 @@ class Hosting(Part):
     def added(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> list[Tensor]:
         """What each adds to the output, all given the same."""
         # What an adapter keeps in the cache is kept under its own name.
-        calls = {name: replace(call, names=f"{call.names}/{name}") for name in self.names}
+        calls = {name: replace(call, owner=f"{call.owner}/{name}") for name in self.names}
         return [getattr(self, name).after(x, y, site, own) - y for name, own in calls.items()]
 
     def resize(self, shapes: Mapping[str, Sequence[int]]) -> None:

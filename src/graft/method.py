@@ -170,6 +170,7 @@ class Method:
     `learning_rate`, how far an untrained adapter may be from the base (`start`: "exact", "near" or "elsewhere"),
     `in_place` for the rare method that trains the base's own tensors, and `needs_tasks` for one that learns several
     tasks at once: it has a field `tasks`, their names, which training takes from the rows where none are given.
+    `needs_adapters`: it is made of adapters that are on the model, and has a field `adapters`, their names.
     """
 
     family: ClassVar[str] = "function"
@@ -177,6 +178,7 @@ class Method:
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "exact"
     in_place: ClassVar[bool] = False
     needs_tasks: ClassVar[bool] = False
+    needs_adapters: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Refuse values that a field's type does not allow; a method with rules of its own calls this first."""

@@ -20,6 +20,7 @@ COUNTS = [
     ("roberta-large", IDPT(20, reparameterize=False), 131_200 + 20 * 1024),
     ("roberta-large", IDPT(20), 131_200 + 20 * 1024 + 2 * (1024**2 + 1024)),
     ("t5-base", IDPT(5, "idpg", bottleneck=16), 768 * 16 + 16 + 16 * 5 * 768 + 5 * 768),
+    ("t5-base", IDPT(5, "idpg", bottleneck=16, n=8), 768 * 2 + 16 + 2 * 5 * 768 + 5 * 768 + 2 * 512),
 ]
 
 
@@ -32,6 +33,9 @@ def test_counts(model: str, method: IDPT, trainable: int) -> None:
 
 def prompt(variant: str, part: Any, x: Tensor, states: Tensor) -> Tensor:
     """The prompt (n, d) of one row of real tokens, token by token."""
+    if variant == "kronecker":
+        down, up = (sum(map(torch.kron, A, B)) for A, B in ((part.down_A, part.down_B), (part.up_A, part.up_B)))
+        return (torch.relu(states.mean(0) @ down + part.down_bias) @ up).view(3, -1) + part.up_bias
     if variant == "idpg":
         inner = torch.relu(part.down @ states.mean(0) + part.down_bias)
         return torch.stack([up @ inner + bias for up, bias in zip(part.up, part.up_bias, strict=True)])
@@ -42,11 +46,12 @@ def prompt(variant: str, part: Any, x: Tensor, states: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("variant", ["ipl", "idpg"])
+@pytest.mark.parametrize("variant", ["ipl", "idpg", "kronecker"])
 def test_prompts_by_hand(variant: str) -> None:
     """Of each row alone, without its padding, which stands on either side in the batch."""
     base, tuned = zoo.tiny("bert"), zoo.tiny("bert")
-    (part,) = cases.grafted(tuned, "idpt", variant=variant).parts.values()
+    settings = {"variant": "idpg", "n": 2} if variant == "kronecker" else {"variant": variant}
+    (part,) = cases.grafted(tuned, "idpt", **settings).parts.values()
     batch = zoo.batch(base)
     ours = zoo.forward(tuned, batch)
     for row, length in enumerate(zoo.LENGTHS):
@@ -114,7 +119,9 @@ def test_stored_without_the_network(tmp_path: Path) -> None:
 
 
 def test_refusals() -> None:
-    for name in ("tokens", "hidden", "bottleneck"):
+    with pytest.raises(BadInput, match="n=3 has to divide the model's width 32, the bottleneck 4 and the 3 tokens"):
+        cases.grafted(zoo.tiny("bert"), "idpt", variant="idpg", n=3)
+    for name in ("tokens", "hidden", "bottleneck", "n"):
         with pytest.raises(BadInput, match=f"IDPT: {name} must be at least 1"):
             IDPT(**{name: 0})
     model: nn.Module = zoo.tiny("llama")

@@ -4,10 +4,10 @@ from graft.attach.adapter import Adapter, Counts, Placed
 from graft.attach.attach import attach, detach
 from graft.attach.merge import merge, unmerge
 from graft.attach.probe import probe
-from graft.attach.spot import grafted, require
+from graft.attach.spot import anatomy_of, grafted, require
 from graft.attach.use import of_tasks, use
 
 __all__ = [
-    "Adapter", "Counts", "Placed", "attach", "detach", "grafted", "merge", "of_tasks", "probe", "require", "unmerge",
-    "use",
+    "Adapter", "Counts", "Placed", "anatomy_of", "attach", "detach", "grafted", "merge", "of_tasks", "probe", "require",
+    "unmerge", "use",
 ]  # fmt: skip

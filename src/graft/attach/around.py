@@ -57,7 +57,7 @@ class Instead:
         rows = call.rows_of(name, len(x), x.device)
         own = call if rows is None else narrow(call, name, rows, len(x))
         inner = Inner(self, spot, call, *swap(args, kwargs, x.new_empty(0)), None if rows is None else x, rows)
-        y = job.part.around(inner, x if rows is None else x[rows], job.site, own)
+        y = job.part.around(inner, x if rows is None else x[rows], job.site, job.told(own))
         whole = y if rows is None else first_of(inner.output).index_copy(0, rows, y)
         return whole if inner.output is None else with_first(inner.output, whole)
 

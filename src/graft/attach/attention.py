@@ -143,7 +143,7 @@ def _given(spot: Spot, call: Call, name: str, key: Tensor) -> list[Given]:
         own_rows = job.part.reads_input or isinstance(call.tasks, tuple)
         rows = call.rows_of(name, len(key), key.device) if own_rows else None
         own = call if rows is None else narrow(call, name, rows, len(key))
-        given.append(in_dtype(job.part, key.dtype).keys_values(job.site, own))
+        given.append(in_dtype(job.part, key.dtype).keys_values(job.site, job.told(own)))
     return given
 
 

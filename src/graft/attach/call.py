@@ -39,6 +39,7 @@ class Call:
     carried      what one layer leaves for the next, for parts that run layers in their own way
     kept         what one stack leaves for another, also from one forward to the next
     rows, batch  which rows, of how many, a narrowed call is about
+    owner        which method of a sum, and which adapter inside another, the part that is told of the call is of
     """
 
     names: Names = None
@@ -65,6 +66,11 @@ class Call:
     kept: dict[str, Tensor] = field(default_factory=dict)
     rows: Tensor | None = None
     batch: int = 0
+    owner: str = ""
+
+    def own(self, key: str) -> str:
+        """The name of something that a part keeps in this call, apart from what other methods and adapters keep."""
+        return f"{self.names}/{self.owner}/{key}"
 
     @property
     def mixed(self) -> bool:
@@ -127,7 +133,7 @@ class Call:
         pairs = zip(self.per_row(size), self._shared_out(self.tasks, size, "task"), strict=True)
         return tuple(task for other, task in pairs if other == name)
 
-    def extend(self, layer: str, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, key: str, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """A part's own keys and values (batch, heads, n, width), with those of earlier tokens in front of them.
 
         They are kept as a further layer of the model's cache, so that beams reorder and crop them with the rest.
@@ -135,7 +141,7 @@ class Call:
         """
         if self.cache is None:
             return keys, values
-        cache = getattr(self.cache, "self_attention_cache", self.cache)
+        cache, layer = getattr(self.cache, "self_attention_cache", self.cache), self.own(key)
         index = cache.__dict__.setdefault("_graft_layers", {})
         if layer not in index:
             if bool(self.past != 0):
@@ -233,8 +239,10 @@ class Call:
 
     def record(self, key: str, value: Tensor) -> None:
         """Keep a value for a part that acts later in the same stack; a layer that runs again adds another."""
-        self.captured["record", f"{key}/{sum(name == 'record' for name, _ in self.captured)}"] = value
+        number = sum(point == "record" for point, _ in self.captured)
+        self.captured["record", f"{self.own(key)}/{number}"] = value
 
     def recorded(self, key: str) -> list[Tensor]:
         """Everything recorded under `key` in this call, in order."""
-        return [v for (point, name), v in self.captured.items() if point == "record" and name.rpartition("/")[0] == key]
+        own = self.own(key)
+        return [v for (point, name), v in self.captured.items() if point == "record" and name.rpartition("/")[0] == own]

@@ -24,7 +24,7 @@ def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
         return None
     x = first(args, kwargs)
     if call.deep and works[0].deep:
-        own = torch.cat([in_dtype(job.part, x.dtype).tokens(call).to(x.dtype) for job in works[0].deep])
+        own = torch.cat([in_dtype(job.part, x.dtype).tokens(job.told(call)).to(x.dtype) for job in works[0].deep])
         return swap(args, kwargs, nn.functional.pad(own, (0, 0, x.shape[1] - len(own), 0))[None])
     for work in works:
         for job in work.captures:
@@ -33,7 +33,7 @@ def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple
         return None
     work, changed = works[0], x
     for job in work.befores:
-        changed = in_dtype(job.part, changed.dtype).before(changed, job.site, call)
+        changed = in_dtype(job.part, changed.dtype).before(changed, job.site, job.told(call))
     if work.replacing:
         spot.kept = swap(args, kwargs, changed)
         # An empty batch costs the base no product; `leave` runs its forward on the replaced parameters.
@@ -75,7 +75,7 @@ def _act(module: nn.Module, work: Work, call: Call, args: tuple, kwargs: dict[st
         x = first(args, kwargs) if job.point == "site" else call.captured["entry", site.name]
         share = y if site.rows is None else site.rows.take(y, -1)
         # Under autocast a part may answer in half precision to a share that is not.
-        new = in_dtype(job.part, share.dtype).after(x, share, site, call).to(share.dtype)
+        new = in_dtype(job.part, share.dtype).after(x, share, site, job.told(call)).to(share.dtype)
         y = new if site.rows is None else site.rows.put(y, new, -1)
     return with_first(output, y)
 
@@ -104,7 +104,7 @@ def _by_rows(
         outer, spot.grafted.call = spot.grafted.call, own
         try:
             for job in work.befores:
-                changed = in_dtype(job.part, x.dtype).before(first(own_args, own_kwargs), job.site, own)
+                changed = in_dtype(job.part, x.dtype).before(first(own_args, own_kwargs), job.site, job.told(own))
                 own_args, own_kwargs = swap(own_args, own_kwargs, changed)
             part = y[rows] if not work.befores else first_of(type(module).forward(module, *own_args, **own_kwargs))
             new = first_of(_act(module, work, own, own_args, own_kwargs, part))

@@ -1,6 +1,8 @@
 """Putting parts where they act: which module, which point, which hooks; and taking them out again."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 from torch import nn
 
@@ -19,6 +21,7 @@ def jobs_of(item: Placed) -> list[tuple[str, Job]]:
     if site is None:
         return []
     verbs, jobs = part.verbs(), []
+    job = partial(Job, site=site, part=part, term=item.term)
     if "keys_values" in verbs:
         _expect(site.role == "attention", item, "keys and values belong at an attention site")
         assert site.module is not None
@@ -28,30 +31,30 @@ def jobs_of(item: Placed) -> list[tuple[str, Job]]:
                 "keys would be left out silently. Use a method that adds none."
             )
         if part.reads_input:
-            jobs.append((site.path, Job("input", site, part)))
-        jobs.append((site.path, Job("keys", site, part)))
+            jobs.append((site.path, job("input")))
+        jobs.append((site.path, job("keys")))
     if "tokens" in verbs:
         _expect(site.role in ("embed", "layer"), item, "virtual tokens belong at an embed or a layer site")
-        jobs.append((site.path, Job("deep" if site.role == "layer" else "tokens", site, part)))
+        jobs.append((site.path, job("deep" if site.role == "layer" else "tokens")))
     if "around" in verbs:
         _expect(site.role == "layer", item, "only a layer can be run in another way")
-        jobs.append((site.path, Job("around", site, part)))
+        jobs.append((site.path, job("around")))
     acts = verbs & {"before", "after", "params"}
     if acts and site.role in PAIRS:
         _expect(acts == {"after"}, item, f"{site.role} is a pair of points: only `after` makes sense there")
         assert site.entry is not None and site.exit is not None
         if site.entry != site.exit:
-            jobs.append((site.entry, Job("entry", site, part)))
+            jobs.append((site.entry, job("entry")))
         if part.reads_residual and site.residual is not None:
-            jobs.append((site.residual, Job("residual", site, part)))
-        jobs.append((site.exit, Job("exit" if site.entry != site.exit else "site", site, part)))
+            jobs.append((site.residual, job("residual")))
+        jobs.append((site.exit, job("exit" if site.entry != site.exit else "site")))
     elif acts:
         _expect(not site.batch or "params" in acts, item, "inside fused experts only a method with `params` can act")
         if site.batch:
             # A linear layer reads a bias that is new; fused experts read the tensors they have and no other.
             foreign = [name for name in part.params(site) if getattr(site.module, name, None) is None]
             _expect(not foreign, item, f"fused experts have no {', '.join(foreign)}")
-        jobs.append((site.path, Job("site", site, part)))
+        jobs.append((site.path, job("site")))
     return jobs
 
 
@@ -123,7 +126,7 @@ def _run_by(record: Grafted, spot: Spot, name: str, job: Job) -> None:
                 inside.handles.append(module.register_forward_pre_hook(around.halt, with_kwargs=True, prepend=True))
             else:
                 inside.handles.append(module.register_forward_hook(around.silence if what == "exit" else around.bypass))
-        inside.add(name, Job("half", job.site, job.part))
+        inside.add(name, replace(job, point="half"))
 
 
 def _stack_path(record: Grafted, site: Site | None) -> str:

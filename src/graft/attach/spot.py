@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from graft.anatomy import examine
 from graft.anatomy.site import Site, Stack
 from graft.attach.call import Call, KeysValues, Names
 from graft.errors import BadInput
@@ -23,11 +24,17 @@ Point = Literal["site", "entry", "residual", "exit", "input", "keys", "tokens", 
 
 @dataclass(frozen=True)
 class Job:
-    """One thing one part does at one module: act on it, or let through what another module needs."""
+    """One thing one part does at one module: act on it, or let through what another module needs. `term`: which method
+    of a sum the part is of."""
 
     point: Point
     site: Site
     part: Part
+    term: int = 0
+
+    def told(self, call: Call) -> Call:
+        """The call as the part is told of it: what its method keeps there is apart from what others of the sum keep."""
+        return replace(call, owner=str(self.term)) if self.term else call
 
 
 @dataclass(frozen=True)
@@ -188,6 +195,12 @@ def child(name: str, key: str) -> str:
 def grafted(model: nn.Module) -> Grafted | None:
     """The record on `model`, or None where nothing was ever attached."""
     return model.__dict__.get("_grafted")
+
+
+def anatomy_of(model: nn.Module) -> Anatomy:
+    """The anatomy of a model: the one recorded on it, or a new one where nothing was ever attached."""
+    record = grafted(model)
+    return record.anatomy if record else examine(model)
 
 
 def require(model: nn.Module, name: str | None = None) -> Grafted:

@@ -137,7 +137,7 @@ def _self_attentions(grafted: Grafted, spot: Spot) -> list[str]:
 def _tokens(spot: Spot, call: Call, name: str, like: Tensor) -> Tensor:
     """All virtual tokens of one adapter, (n, embedding width), or (rows, n, embedding width) if rows have their own."""
     jobs = spot.work[name].tokens
-    each = [in_dtype(job.part, like.dtype).tokens(call).to(like.dtype) for job in jobs]
+    each = [in_dtype(job.part, like.dtype).tokens(job.told(call)).to(like.dtype) for job in jobs]
     rows = max([0, *(len(tokens) for tokens in each if tokens.dim() == 3)])
     return torch.cat([tokens.expand(rows, -1, -1) for tokens in each] if rows else each, -2)
 

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from graft.anatomy import examine
 from graft.anatomy.emulated import Emulated, emulated
-from graft.attach import grafted
+from graft.attach import anatomy_of
 from graft.checkpoint.difference import difference
 from graft.checkpoint.fingerprint import Fingerprint, fingerprint
 from graft.checkpoint.record import Record
@@ -67,5 +66,4 @@ def plug_back(model: nn.Module, record: Record, force: bool) -> PlugBack | None:
 
 
 def _layers(model: nn.Module) -> tuple[str, ...]:
-    record = grafted(model)
-    return (record.anatomy if record else examine(model)).stacks[-1].layers
+    return anatomy_of(model).stacks[-1].layers

@@ -5,8 +5,8 @@ compared across number formats: each as closely as the coarser of the two format
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -58,6 +58,11 @@ class Fingerprint:
     kind: str
     config: Mapping[str, Any]
     tensors: Mapping[str, Tell]
+
+    def outside(self, modules: Iterable[str]) -> "Fingerprint":
+        """What is left without the tensors of some modules, such as a task head's."""
+        inner = tuple(f"{module}." for module in modules)
+        return replace(self, tensors={name: tell for name, tell in self.tensors.items() if not name.startswith(inner)})
 
     def as_json(self) -> dict[str, Any]:
         """As plain data; `from_json` reads it back."""

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from graft.attach import Adapter, probe, require
+from graft.attach import Adapter, anatomy_of, probe, require
 from graft.checkpoint import peft
 from graft.checkpoint.card import card
 from graft.checkpoint.comparison import compare
@@ -71,6 +71,7 @@ def load(
     name: str | None = None,
     *,
     check: bool = True,
+    head: bool = True,
     force: bool = False,
     revision: str | None = None,
     batch: Mapping[str, Tensor] | None = None,
@@ -79,25 +80,26 @@ def load(
 
     Graft's own format and PEFT's are read; only safetensors, never a pickle. Ends that were tuned on an emulator go
     onto the full model as onto the emulator. `force`: load onto a base that differs from the one it was trained on;
-    what it was measured to do no longer holds. `check`: run the adapter once and refuse it with NotApplied when it
-    changes nothing (`batch`: on these inputs). Raises BadInput for files that are not what they claim and a base that
-    differs, saying how; on any error the model is left as it was.
+    what it was measured to do no longer holds. `head`: with the task head that was trained with it, where it has one;
+    without, the model's head may be of another task. `check`: run the adapter once and refuse it with NotApplied when
+    it changes nothing (`batch`: on these inputs). Raises BadInput for files that are not what they claim and a base
+    that differs, saying how; on any error the model is left as it was.
     """
     place = locate(folder, revision)
     if not native(place):
-        return peft.load(model, place, name or "default", check=check, batch=batch)
+        return peft.load(model, place, name or "default", check=check, head=head, batch=batch)
     file = inside(place, FILE)
     assert file is not None
     record = Record.read(file)
     path = weights(place, TENSORS)
-    header = read_header(path)
+    header = {key: entry for key, entry in read_header(path).items() if head or not key.startswith("head.")}
     back = plug_back(model, record, force)
-    remarks = check_base(model, record, force) if back is None else back.remarks
+    remarks = check_base(model, record, force, head) if back is None else back.remarks
     called = {name: name for name in header} if back is None else back.names(header)
     method = described(file, record.method)
     remarks += _changed(record.method, describe(method))
     affordable(path, model, method, header)
-    with attaching(model, method, name or record.name, record.head) as adapter:
+    with attaching(model, method, name or record.name, record.head and head) as adapter:
         adapter.resize({called[key]: entry.shape for key, entry in header.items()})
         compare(path, {called[key]: entry for key, entry in header.items()}, stored(adapter))
         fill(adapter, {called[key]: tensor for key, tensor in read_tensors(path, header).items()})
@@ -116,10 +118,16 @@ def read(folder: str | Path, revision: str | None = None) -> Record:
     return Record.read(path)
 
 
-def check_base(model: nn.Module, record: Record, force: bool = False) -> tuple[str, ...]:
-    """What is worth knowing of the base `model` beside the one saved. Raises BadInput where it is another one."""
-    saved = Fingerprint.from_json(record.base.get("fingerprint"))
-    found = difference(saved, fingerprint(model))
+def check_base(model: nn.Module, record: Record, force: bool = False, head: bool = True) -> tuple[str, ...]:
+    """What is worth knowing of the base `model` beside the one saved. Raises BadInput where it is another one.
+
+    head: whether a task head counts.
+    """
+    saved, here = Fingerprint.from_json(record.base.get("fingerprint")), fingerprint(model)
+    if not head:
+        heads = anatomy_of(model).head_paths
+        saved, here = saved.outside(heads), here.outside(heads)
+    found = difference(saved, here)
     if not found.faults:
         return found.remarks
     base = f"{record.base.get('id') or saved.kind} (revision {record.base.get('revision') or 'not recorded'})"

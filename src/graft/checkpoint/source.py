@@ -1,6 +1,7 @@
 """Where an adapter is: a folder on this machine, or a repository on the Hugging Face Hub."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from graft.checkpoint.safe import inside
@@ -35,6 +36,16 @@ def locate(folder: str | Path, revision: str | None = None) -> Path:
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise BadInput(f"{folder}: the Hugging Face Hub says: {sentence(error)}") from error
+
+
+def names(places: Sequence[Path], taken: str) -> list[str]:
+    """A short name for each folder by the part of its path that the others lack: "monday" of runs/monday/adapter."""
+    paths = [place.resolve().parts for place in places]
+    common = set.intersection(*map(set, paths)) if len(paths) > 1 else {"adapter"}
+    words = [next((part for part in reversed(parts) if part not in common), parts[-1]) for parts in paths]
+    plain = [re.sub(r"[^a-z0-9._-]+", "-", word.lower()).lstrip("._-")[:60] or "adapter" for word in words]
+    again = {word for word in plain if plain.count(word) > 1} | {taken}
+    return [f"{word}-{number}" if word in again else word for number, word in enumerate(plain, 1)]
 
 
 def native(folder: Path) -> bool:

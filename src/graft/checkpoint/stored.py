@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from graft.anatomy import examine, select
-from graft.attach import Adapter, attach, detach, grafted
+from graft.anatomy import select
+from graft.attach import Adapter, anatomy_of, attach, detach, grafted
 from graft.checkpoint.safe import Entry
 from graft.errors import BadInput
 from graft.method import Method
@@ -67,8 +67,7 @@ def affordable(path: Path, model: nn.Module, method: Method, header: Mapping[str
 
 
 def _needed(model: nn.Module, method: Method) -> Iterator[int]:
-    record = grafted(model)
-    anatomy = record.anatomy if record else examine(model)
+    anatomy = anatomy_of(model)
     for term in method.methods():
         expression = term.expression()
         yield term.count([site.bind(model) for site in select(anatomy, expression)] if expression else [])

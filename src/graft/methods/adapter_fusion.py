@@ -59,6 +59,7 @@ class AdapterFusion(Method):
     family: ClassVar[str] = "function"
     learning_rate: ClassVar[float] = 5e-5
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
+    needs_adapters: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

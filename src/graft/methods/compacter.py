@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graft.anatomy.site import Site
 from graft.errors import BadInput
+from graft.kronecker import glorot
 from graft.method import ACTIVATIONS, Activation, Method, Part, StandIn, normal, positive, zeros
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class CompactSeries(Part):
         super().__init__()
         self.borrow(rule)
         n = len(rule.A)
-        self.down_s, self.down_t = _glorot(n, width // n, k), _glorot(n, k, bottleneck // n)
-        self.up_s, self.up_t = _glorot(n, bottleneck // n, k), _glorot(n, k, width // n)
+        self.down_s, self.down_t = glorot(n, width // n, k), glorot(n, k, bottleneck // n)
+        self.up_s, self.up_t = glorot(n, bottleneck // n, k), glorot(n, k, width // n)
         self.down_bias, self.up_bias = zeros(bottleneck), zeros(width)
         self.activation = activation
 
@@ -110,8 +111,3 @@ class Compacter(Method):
                 "Choose a smaller k or reduction."
             )
         return width, inner
-
-
-def _glorot(n: int, inner: int, outer: int) -> nn.Parameter:
-    bound = (6 / (inner + outer)) ** 0.5
-    return nn.Parameter(torch.empty(n, inner, outer).uniform_(-bound, bound))

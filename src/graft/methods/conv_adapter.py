@@ -71,7 +71,7 @@ class Convolutions(Part):
     def _with_past(self, call: "Call", name: str, states: Tensor) -> Tensor:
         """States of all tokens so far, (batch, past + n, d)."""
         keys = states[:, None]
-        return call.extend(f"{call.names}/{name}", keys, keys[..., :0])[0][:, 0]
+        return call.extend(name, keys, keys[..., :0])[0][:, 0]
 
 
 @dataclass(frozen=True)

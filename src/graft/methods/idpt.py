@@ -9,8 +9,9 @@ from a sentence representation, which costs a second forward pass through the fr
 encoder-decoder gets them in the encoder only. Never starts as the base.
 
 Surveys name "IDPT" without saying which of the two it is. Tokens made of the whole row would tell each token of a
-decoder what stands behind it, so decoders are refused. Departures: means leave out padding, which IPL's code counts;
-IDPG's generator has full matrices, where the paper also tries sums of Kronecker products.
+decoder what stands behind it, so decoders are refused. IDPG's W_d and W_u are full, or sums of n Kronecker products
+(`n` above 1), drawn so that their entries have Glorot's variance. Departure: means leave out padding, which IPL's code
+counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
+from graft.errors import BadInput
+from graft.kronecker import glorot, kronecker
 from graft.method import Method, Part, kaiming, normal, positive, zeros
 
 if TYPE_CHECKING:
@@ -79,6 +82,24 @@ class Generated(Part):
         return torch.einsum("bh,ndh->bnd", inner, self.up) + self.up_bias
 
 
+class KroneckerGenerated(Part):
+    """The same through matrices that are sums of n Kronecker products."""
+
+    reads_row = "states"
+
+    def __init__(self, tokens: int, width: int, bottleneck: int, states: int, n: int) -> None:
+        super().__init__()
+        self.length, size = tokens, tokens * width
+        self.down_A, self.down_B = normal(n, n, n, std=1 / n), glorot(n, states // n, bottleneck // n)
+        self.up_A, self.up_B = normal(n, n, n, std=1 / n), glorot(n, bottleneck // n, size // n)
+        self.down_bias, self.up_bias = zeros(bottleneck), nn.Parameter(torch.rand(tokens, width) - 0.5)
+
+    def tokens(self, call: "Call") -> Tensor:
+        assert call.states is not None
+        inner = F.relu(kronecker(call.mean(call.states), self.down_A, self.down_B) + self.down_bias)
+        return kronecker(inner, self.up_A, self.up_B).view(len(inner), *self.up_bias.shape) + self.up_bias
+
+
 @dataclass(frozen=True)
 class IDPT(Method):
     """Virtual tokens that depend on the input they stand in front of. For encoders and encoder-decoders."""
@@ -90,6 +111,7 @@ class IDPT(Method):
     hidden: Annotated[int, "ipl: width in which tokens and input are compared"] = 64
     reparameterize: Annotated[bool, "ipl: compute the tokens with a small network while training"] = True
     bottleneck: Annotated[int, "idpg: width of the generator"] = 16
+    n: Annotated[int, "idpg: Kronecker products that the generator's matrices are sums of; 1: full matrices"] = 1
 
     family: ClassVar[str] = "input"
     learning_rate: ClassVar[float] = 1e-3
@@ -97,7 +119,7 @@ class IDPT(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "tokens", "hidden", "bottleneck")
+        positive(self, "tokens", "hidden", "bottleneck", "n")
 
     def expression(self) -> str:
         return "embed" if self.variant == "ipl" else "embed stack"
@@ -106,7 +128,7 @@ class IDPT(Method):
         embed = _first(sites, "embed")
         if self.variant == "idpg":
             states = _first(sites, "stack").outputs
-            return [(embed, Generated(self.tokens, embed.outputs, self.bottleneck, states))]
+            return [(embed, self._generator(embed.outputs, states))]
         # What enters a network may be large; what stands among words begins as prompts do.
         shape = (self.tokens, embed.outputs)
         P = normal(*shape, std=1.0).data if self.reparameterize else torch.rand(*shape) - 0.5
@@ -123,10 +145,21 @@ class IDPT(Method):
         return ("tokens", "hidden") if self.variant == "ipl" else ("tokens", "bottleneck")
 
     def count(self, sites: Sequence[Site]) -> int:
-        d, n, h = _first(sites, "embed").outputs, self.tokens, self.bottleneck
+        size, h = self.tokens * (d := _first(sites, "embed").outputs), self.bottleneck
         if self.variant == "idpg":
-            return (_first(sites, "stack").outputs + 1) * h + n * d * (h + 1)
-        return n * d + 2 * (d + 1) * self.hidden + self.reparameterize * 2 * (d + 1) * d
+            matrices = (_first(sites, "stack").outputs + size) * h // self.n
+            return matrices + h + size + (2 * self.n**3 if self.n > 1 else 0)
+        return size + 2 * (d + 1) * self.hidden + self.reparameterize * 2 * (d + 1) * d
+
+    def _generator(self, width: int, states: int) -> Part:
+        if self.n == 1:
+            return Generated(self.tokens, width, self.bottleneck, states)
+        if states % self.n or self.bottleneck % self.n or self.tokens * width % self.n:
+            raise BadInput(
+                f"IDPT: n={self.n} has to divide the model's width {states}, the bottleneck {self.bottleneck} and the "
+                f"{self.tokens} tokens of width {width} together. Choose an n that does, or n=1."
+            )
+        return KroneckerGenerated(self.tokens, width, self.bottleneck, states, self.n)
 
 
 def _first(sites: Sequence[Site], role: str) -> Site:

@@ -100,7 +100,7 @@ class Ladder(Part):
             h = h + F.linear(inner, self.get(f"narrow_{i}"))
         h = _norm(h, self.final)
         if not self.last:
-            call.kept[f"{call.names}/memory"] = h
+            call.kept[call.own("memory")] = h
             return y
         return y + F.linear(h, self.up, self.up_bias)
 
@@ -116,7 +116,7 @@ class Ladder(Part):
 
     def _attend(self, i: int, h: Tensor, site: Site, call: "Call") -> Tensor:
         q, k, v = self._project("self", i, _norm(h, self.get(f"self_norm_{i}")), "qkv")
-        k, v = call.extend(f"{call.names}/{site.name}/{i}", k, v)
+        k, v = call.extend(f"{site.name}/{i}", k, v)
         n, seen = q.shape[2], k.shape[2]
         distance = torch.arange(seen, device=h.device)[None] - torch.arange(seen - n, seen, device=h.device)[:, None]
         scores = F.embedding(_bucket(distance, call.causal), self.bias).permute(2, 0, 1)[None]
@@ -133,7 +133,7 @@ class Ladder(Part):
         return F.linear(mixed.transpose(1, 2).flatten(2), self.get(f"self_o_{i}"))
 
     def _attend_encoder(self, i: int, h: Tensor, call: "Call") -> Tensor:
-        memory = call.kept[f"{call.names}/memory"].to(h.dtype)
+        memory = call.kept[call.own("memory")].to(h.dtype)
         memory = memory.repeat_interleave(len(h) // len(memory), 0)
         (q,) = self._project("cross", i, _norm(h, self.get(f"cross_norm_{i}")), "q")
         k, v = self._project("cross", i, memory, "kv")

@@ -90,7 +90,7 @@ class Reversible(Bottleneck):
         return inner.second(x) if self.halves else inner(x) if self.variant == 2 else self.add(x)
 
     def around(self, inner: "Inner", x: Tensor, site: Site, call: "Call") -> Tensor:
-        key = f"{call.names}/streams"
+        key = call.own("streams")
         one, two, seen, tape = call.carried.get(key) or (x, x, x, Tape())
         if x is not seen and not torch.equal(x, seen):
             raise Refused(

@@ -64,6 +64,7 @@ class Parallel(Method):
     hosts: Annotated[tuple[str, ...], "how the adapters were made, as is stored; given, new ones are made so"] = ()
 
     family: ClassVar[str] = "hybrid"
+    needs_adapters: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graft.anatomy.site import Site
 from graft.errors import BadInput
+from graft.kronecker import glorot, kronecker
 from graft.method import ACTIVATIONS, Activation, Method, Part, StandIn, normal, positive, zeros
 
 if TYPE_CHECKING:
@@ -27,22 +27,14 @@ class HypercomplexSeries(Part):
 
     def __init__(self, width: int, bottleneck: int, n: int, activation: Activation) -> None:
         super().__init__()
-        self.down_A, self.down_B = normal(n, n, n, std=1e-4), _glorot(n, width // n, bottleneck // n)
-        self.up_A, self.up_B = normal(n, n, n, std=1e-4), _glorot(n, bottleneck // n, width // n)
+        self.down_A, self.down_B = normal(n, n, n, std=1e-4), glorot(n, width // n, bottleneck // n)
+        self.up_A, self.up_B = normal(n, n, n, std=1e-4), glorot(n, bottleneck // n, width // n)
         self.down_bias, self.up_bias = zeros(bottleneck), zeros(width)
         self.activation = activation
 
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
-        inner = ACTIVATIONS[self.activation](_kronecker(y, self.down_A, self.down_B) + self.down_bias)
-        return y + _kronecker(inner, self.up_A, self.up_B) + self.up_bias
-
-
-def _kronecker(x: Tensor, A: Tensor, B: Tensor) -> Tensor:
-    """x Σᵢ Aᵢ ⊗ Bᵢ: (…, p) → (…, q)."""
-    n = len(A)
-    # (…, n·p/n) → each group through every Bᵢ → groups mixed by Aᵢ, summed over i.
-    through = torch.einsum("...pa,iac->...pic", x.unflatten(-1, (n, -1)), B)
-    return torch.einsum("...pic,ipq->...qc", through, A).flatten(-2)
+        inner = ACTIVATIONS[self.activation](kronecker(y, self.down_A, self.down_B) + self.down_bias)
+        return y + kronecker(inner, self.up_A, self.up_B) + self.up_bias
 
 
 @dataclass(frozen=True)
@@ -92,8 +84,3 @@ class PHMAdapter(Method):
                 f"the width over reduction {self.reduction}. Choose an n that does, or another reduction."
             )
         return width
-
-
-def _glorot(n: int, inner: int, outer: int) -> nn.Parameter:
-    bound = (6 / (inner + outer)) ** 0.5
-    return nn.Parameter(torch.empty(n, inner, outer).uniform_(-bound, bound))

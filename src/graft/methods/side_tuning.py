@@ -69,7 +69,7 @@ class Side(Part):
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
         h = self._run(call.recorded(INPUT)[0].to(self.down.dtype), site, call)
         if not self.last:
-            call.kept[f"{call.names}/side"] = h
+            call.kept[call.own("side")] = h
             return y
         alpha = torch.sigmoid(self.a)
         return alpha * y + (1 - alpha) * F.linear(h, self.up, self.up_bias)
@@ -88,14 +88,14 @@ class Side(Part):
 
     def _attend(self, i: int, h: Tensor, site: Site, call: "Call") -> Tensor:
         q, k, v = (self._split(h, W) for W in self.attentions[i, 0, :3])
-        k, v = call.extend(f"{call.names}/{site.name}/side {i}", k, v)
+        k, v = call.extend(f"{site.name}/side {i}", k, v)
         n, seen = q.shape[2], k.shape[2]
         distance = torch.arange(seen, device=h.device)[None] - torch.arange(seen - n, seen, device=h.device)[:, None]
         near = F.embedding(distance.clamp(-FARTHEST, FARTHEST) + FARTHEST, self.distances).permute(2, 0, 1)
         return _mixed(q, k, v, near, call.hidden(n, seen, h.device), self.attentions[i, 0, 3])
 
     def _attend_encoder(self, i: int, h: Tensor, call: "Call") -> Tensor:
-        memory = call.kept[f"{call.names}/side"].to(h.dtype)
+        memory = call.kept[call.own("side")].to(h.dtype)
         memory = memory.repeat_interleave(len(h) // len(memory), 0)  # one for each beam
         q, k, v = (self._split(t, W) for t, W in zip((h, memory, memory), self.attentions[i, 1, :3], strict=True))
         hidden = None if call.memory_mask is None else ~call.memory_mask[:, None, None].bool()

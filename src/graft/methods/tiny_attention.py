@@ -42,7 +42,7 @@ class Tiny(Part):
             z = F.layer_norm(z, self.gain.shape, self.gain, self.shift)
         maps = ((self.W_q, self.b_q), (self.W_k, self.b_k), (self.W_v, self.b_v))
         q, k, v = (F.linear(z, W, b).unflatten(-1, (self.heads, -1)).transpose(1, 2) for W, b in maps)
-        k, v = call.extend(f"{call.names}/{site.name}", k, v)
+        k, v = call.extend(site.name, k, v)
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         hidden = call.hidden(q.shape[2], k.shape[2], y.device)
         if hidden is not None:

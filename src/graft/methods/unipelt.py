@@ -40,7 +40,7 @@ class Gated(Part):
         """How far the gate is open, (..., 1), for each token of u (..., d)."""
         each = torch.sigmoid(u @ self.w + self.b)
         each = each.view(-1, 1, call.tokens, 1) if each.dim() == 1 else each[:, None, :, None]  # some models drop rows
-        seen, _ = call.extend(f"{call.names}/{site.name}/gate", each, each)
+        seen, _ = call.extend(f"{site.name}/gate", each, each)
         hidden = call.hidden(each.shape[2], seen.shape[2], u.device)
         if hidden is None:
             return seen.mean(2, keepdim=True).expand_as(each).reshape(*u.shape[:-1], 1)

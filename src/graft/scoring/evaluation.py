@@ -1,6 +1,6 @@
 """`evaluate`: a base, or an adapter against its base, on rows; what the adapter was trained on is not scored."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +59,7 @@ def held_out(
     asked = [found.splits.get(split, ())] if split else [found.test, found.validation]
     if not any(asked):
         raise BadInput(f"{source} has no {split or 'test or validation'} rows; it has {', '.join(found.splits)}.")
-    seen = _seen(source, tuned, how) if split != "train" else set()
+    seen = seen_by(tuned.get("others") or (), source, how) if split != "train" else set()
     left = [[row for row in rows if row.where not in seen] for rows in asked]
     if not any(left):
         raise BadInput(
@@ -72,10 +72,10 @@ def held_out(
     return found, rows, notes
 
 
-def _seen(source: str, tuned: dict[str, Any], how: dict[str, Any]) -> set[str]:
-    """Where the rows of `source` are that other adapters, which became part of this one, were trained on."""
+def seen_by(others: Iterable[dict[str, Any]], source: str, how: dict[str, Any]) -> set[str]:
+    """Where the rows of `source` are that adapters were trained on. others: what is kept of the data of each."""
     seen: set[str] = set()
-    for data_of in tuned.get("others") or ():
+    for data_of in others:
         again = data.load(source, splits=tuple(data_of["splits"]), seed=data_of["seed"], **how)
         if again.hash == data_of["sha256"]:
             seen |= {row.where for row in again.train}

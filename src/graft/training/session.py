@@ -9,18 +9,20 @@ from graft import metrics
 from graft.attach.around import refuse_checkpointing
 from graft.data import DataSets, Task, check, load, show_mask
 from graft.data import fit as fit_task
-from graft.data.rows import some
+from graft.data.rows import Row, some
 from graft.data.tasks_of_rows import knowing
 from graft.errors import BadInput
 from graft.limits import check_numbers
-from graft.loading import Base, Source, chosen_device, fast_bf16, find_base, in_bf16, load_base
+from graft.loading import Base, Source, chosen_device, fast_bf16, find_base, in_bf16, kept_with, load_base
 from graft.method import Method, describe
 from graft.scoring import check_metric, general_text, measurable, score
+from graft.scoring.evaluation import seen_by
 from graft.scoring.room import cut_rows, longest, positions_left
 from graft.training import folder as runs
 from graft.training.options import TrainingOptions
 from graft.training.tracking import check_trackers
 from graft.training.tuning import Study, Tuned, prepared, tune
+from graft.training.upon import lent, located
 
 if TYPE_CHECKING:
     from graft.verbs.tune import Options
@@ -40,6 +42,7 @@ class Session:
         self.notes: list[str] = []
         if options.resume and self.resume_from is None and not options.dry_run:
             self.notes.append(f"there is nothing to resume in {self.folder}: the run starts from the beginning")
+        places = located(options.upon, self.method)
         general = general_text(options.general_text)
         source = find_base(options.model, options.trust_remote_code)
         data, task = self._rows(source)
@@ -50,7 +53,8 @@ class Session:
         if options.metric and options.metric not in task.metrics:
             one = score(base.model, base.tokenizer, task, (data.test or data.validation)[:1])
             check_metric(options.metric, task.kind, task.metrics, one)
-        self.adapter = prepared(base.model, self.method, options.name, base.tokenizer, options.seed)
+        with lent(base.model, places, self.method, options.name) as method:
+            self.adapter = prepared(base.model, method, options.name, base.tokenizer, options.seed)
         if options.checkpointing:
             refuse_checkpointing(self.adapter)
         self.notes += self.adapter.remarks
@@ -59,9 +63,10 @@ class Session:
             data, _ = check(data, task, source.tokenizer, options.allow)
         if note := cut_rows(task, data.train, base.tokenizer):
             self.notes.append(note)
-        validation = some(data.validation, options.validation_rows, options.seed)
-        test = some(data.test, options.test_rows, options.seed)
+        others = [kept["data"] for kept in map(kept_with, places) if kept.get("data")]
+        validation, test = self._held_out(data, others)
         origin = {"source": options.data, "sha256": data.hash, "splits": list(options.splits), "seed": options.seed}
+        origin |= {"others": others} if others else {}
         self.study = Study(base.model, base.tokenizer, task, data.train, validation, test, base.fresh, origin)
 
     def _rows(self, source: Source) -> tuple[DataSets, Task]:
@@ -75,6 +80,22 @@ class Session:
             raise BadInput(f"{given.data}: tuning needs train rows, and validation or test rows. It has {has}.")
         self.notes += [*data.notes, *report.lines()[1:]]
         return data, task
+
+    def _held_out(self, data: DataSets, others: list[dict[str, Any]]) -> list[tuple[Row, ...]]:
+        """Validation and test rows to score, without those that the adapters below were trained on."""
+        given = self.options
+        how = {name: getattr(given, name) for name in ("columns", "task", "template", "allow")}
+        seen = seen_by(others, given.data, how)
+        kept = [tuple(row for row in rows if row.where not in seen) for rows in (data.validation, data.test)]
+        if seen and not any(kept):
+            raise BadInput(
+                f"the adapters of --upon were trained on every validation and test row of {given.data}. Give other "
+                "rows, or adapters tuned with the same --seed and --splits, which leave out the same ones."
+            )
+        if len(kept[0]) + len(kept[1]) < len(data.validation) + len(data.test):
+            self.notes.append("rows that the adapters of --upon were trained on are not scored")
+        most = (given.validation_rows, given.test_rows)
+        return [tuple(some(rows, count, given.seed)) for rows, count in zip(kept, most, strict=True)]
 
     def tune(self) -> Tuned:
         """Train and score. A run that Ctrl-C ended says how to go on with it."""

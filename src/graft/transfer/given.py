@@ -1,6 +1,5 @@
 """Adapters that are to become one, before any model is loaded: what their folders say, and whether they go together."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from graft import bases, checkpoint
 from graft.checkpoint.peft import settings
 from graft.checkpoint.record import FILE, described
-from graft.checkpoint.source import native
+from graft.checkpoint.source import names, native
 from graft.data.task import Task
 from graft.data.tasks import from_dict
 from graft.errors import BadInput, Refused
@@ -43,16 +42,6 @@ def read(folders: Sequence[str], taken: str) -> list[Given]:
                  if sum(place.resolve() == other.resolve() for other in places) > 1]:  # fmt: skip
         raise BadInput(f"{twice[0]} is given twice. Give each adapter once; --weights says how much each counts.")
     return [_one(*each) for each in zip(folders, places, names(places, taken), strict=True)]
-
-
-def names(places: Sequence[Path], taken: str) -> list[str]:
-    """A short name for each folder by the part of its path that the others lack: "monday" of runs/monday/adapter."""
-    paths = [place.resolve().parts for place in places]
-    common = set.intersection(*map(set, paths)) if len(paths) > 1 else {"adapter"}
-    words = [next((part for part in reversed(parts) if part not in common), parts[-1]) for parts in paths]
-    plain = [re.sub(r"[^a-z0-9._-]+", "-", word.lower()).lstrip("._-")[:60] or "adapter" for word in words]
-    again = {word for word in plain if plain.count(word) > 1} | {taken}
-    return [f"{word}-{number}" if word in again else word for number, word in enumerate(plain, 1)]
 
 
 def one_base(given: Sequence[Given]) -> str:

@@ -21,6 +21,7 @@ class Options:
     model: Annotated[str, "folder, Hugging Face id, or name of a bundled base"]
     data: Annotated[str, "file, folder, train=a.jsonl,test=b.jsonl, or Hugging Face id"]
     method: Annotated["str | Method", "how to adapt; a sum is written lora+prefix_tuning"] = "lora"
+    upon: Annotated[tuple[str, ...], "folders of adapters for a method made of others, such as adapter_fusion"] = ()
     columns: Annotated[str | None, 'which column is which, as in "text=sentence,label=polarity"'] = None
     task: Annotated[str | None, "the task, where the columns do not say it"] = None
     template: Annotated[str | None, "prompt template of a generation task: text with {{ column }}, or a file"] = None

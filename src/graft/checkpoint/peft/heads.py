@@ -58,9 +58,17 @@ def check_named(
 
 def held(anatomy: Anatomy, header: Mapping[str, Entry], prefix: str) -> bool:
     """Whether a checkpoint holds a head's own tensors."""
+    return len(outside(anatomy, header, prefix)) < len(header)
+
+
+def outside(anatomy: Anatomy, header: Mapping[str, Entry], prefix: str) -> dict[str, Entry]:
+    """What a checkpoint holds beside a head's own tensors; what an adapter has at a head is the adapter's."""
     starts = tuple(f"{prefix}{path}." for path in anatomy.head_paths)
-    own = [key for key in header if "lora_" in key or "ia3_l" in key or OWN.fullmatch(key)]
-    return bool(starts) and any(key.startswith(starts) for key in header.keys() - set(own))
+    return {
+        key: entry
+        for key, entry in header.items()
+        if not key.startswith(starts) or "lora_" in key or "ia3_l" in key or OWN.fullmatch(key)
+    }
 
 
 def expected(adapter: Adapter, prefix: str) -> dict[str, Entry]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from graft.anatomy import Anatomy, examine
-from graft.attach import Adapter, grafted, probe
+from graft.anatomy import Anatomy
+from graft.attach import Adapter, anatomy_of, probe
 from graft.checkpoint.comparison import compare
 from graft.checkpoint.peft import (
     drawn,
@@ -29,9 +29,17 @@ from graft.checkpoint.stored import affordable, attaching, fill
 
 
 def load(
-    model: nn.Module, folder: Path, name: str, *, check: bool = True, batch: Mapping[str, Tensor] | None = None
+    model: nn.Module,
+    folder: Path,
+    name: str,
+    *,
+    check: bool = True,
+    head: bool = True,
+    batch: Mapping[str, Tensor] | None = None,
 ) -> Adapter:
     """Attach the PEFT checkpoint in `folder` to `model` as adapter `name`; the same function, whatever its layout.
+
+    head: with the tensors of a task head, where it holds any.
 
     PEFT keeps no fingerprint of the base, so only names and shapes tell whether it fits. Raises Refused for settings
     that graft would not follow, BadInput for files that do not fit together; the model is then as it was.
@@ -39,13 +47,14 @@ def load(
     config = settings.read(folder)
     path = weights(folder, TENSORS)
     header = read_header(path)
-    record = grafted(model)
-    anatomy = record.anatomy if record else examine(model)
+    anatomy = anatomy_of(model)
     plan = _plan(model, anatomy, config, header)
     affordable(path, model, plan.method, header)
-    heads.check_named(path, model, config, header, plan.prefix)
-    head = heads.held(anatomy, header, plan.prefix)
-    with attaching(model, plan.method, name, head) as adapter:
+    if head:
+        heads.check_named(path, model, config, header, plan.prefix)
+    else:
+        header = heads.outside(anatomy, header, plan.prefix)
+    with attaching(model, plan.method, name, heads.held(anatomy, header, plan.prefix)) as adapter:
         compare(path, header, plan.expected | heads.expected(adapter, plan.prefix))
         tensors = read_tensors(path, header)
         fill(adapter, plan.values(adapter, tensors) | heads.values(adapter, tensors, plan.prefix))
