@@ -13,7 +13,7 @@ and never asks what kind of layer, model, adapter name or device it sits on: the
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -196,6 +196,10 @@ class Method:
         """
         return self, {}
 
+    def made_of(self, adapters: tuple[str, ...]) -> "Method":
+        """This method with the names of adapters, where it needs some and was not told which."""
+        return replace(self, adapters=adapters) if self.needs_adapters and not getattr(self, "adapters", ()) else self  # type: ignore[call-arg]
+
     def build(self, site: Site) -> Part:
         """One part for one site. `site.weight` and `site.bias` are readable."""
         raise NotImplementedError
@@ -277,6 +281,9 @@ class Sum(Method):
 
     def serving(self) -> "Method":
         return Sum(tuple(term.serving() for term in self.terms))
+
+    def made_of(self, adapters: tuple[str, ...]) -> "Method":
+        return Sum(tuple(term.made_of(adapters) for term in self.terms))
 
     def upon(self, adapters: "Mapping[str, Adapter]") -> "tuple[Method, Mapping[str, Tensor]]":
         return joined([term.upon(adapters) for term in self.terms])

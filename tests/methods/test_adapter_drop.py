@@ -14,6 +14,7 @@ from graft.errors import BadInput, Refused
 from graft.memory import kept_bytes
 from graft.method import Method
 from graft.methods.adapter_drop import AdapterDrop
+from graft.methods.adapter_fusion import AdapterFusion
 from graft.methods.houlsby import Houlsby
 from graft.methods.lora import LoRA
 from graft.methods.mam import MAM
@@ -133,7 +134,7 @@ def test_refusals(tmp_path) -> None:  # type: ignore[no-untyped-def]
     for drop in (0, -1):
         with pytest.raises(BadInput, match="drop must be at least 1"):
             AdapterDrop(drop=drop)
-    with pytest.raises(BadInput, match=r"served must be at least 0 .* and needs robust"):
+    with pytest.raises(BadInput, match=r"served must be at least 0.* and needs robust"):
         AdapterDrop(served=1)
     with pytest.raises(BadInput, match='no method "pfeifer"; the nearest is "pfeiffer"'):
         AdapterDrop("pfeifer")
@@ -152,3 +153,37 @@ def test_refusals(tmp_path) -> None:  # type: ignore[no-untyped-def]
         attach(zoo.tiny("bert"), AdapterDrop(drop=2))
     with pytest.raises(Refused, match="one module that runs as several blocks"):
         attach(zoo.tiny("albert"), AdapterDrop(drop=1))
+
+
+def test_a_fusion_in_the_upper_blocks_alone() -> None:
+    """Each of its parts is that of the fusion in all blocks, and below them nothing is left."""
+    model = zoo.tiny("bert")
+    for seed, name in enumerate(("a", "b")):
+        cases.move(attach(model, Pfeiffer(4), name), seed=seed)
+    whole = attach(model, AdapterFusion(("a", "b")), "whole")
+    upper = attach(model, AdapterDrop(AdapterFusion(("a", "b")), drop=1), "upper")
+    assert upper.coverage == {"ffn": 1} and upper.parts.keys() == {"encoder.1.ffn"}
+    for name, tensor in upper.parts["encoder.1.ffn"].state_dict().items():
+        if name.startswith("adapter_"):
+            assert torch.equal(tensor, whole.parts["encoder.1.ffn"].state_dict()[name])
+
+
+def test_hosts_that_reach_across_blocks_are_refused() -> None:
+    with pytest.raises(Refused, match="tells tasks apart"):
+        AdapterDrop("hyperformer")
+    with pytest.raises(Refused, match="as one chain, which none may leave"):
+        attach(zoo.tiny("bert"), AdapterDrop("meft(bottleneck=2)", drop=1, robust=True))
+
+
+@torch.no_grad()
+def test_a_prefix_above_the_block_that_has_the_position_bias() -> None:
+    """T5 makes the bias once, in block 0: keys in front of later blocks alone are those of a prefix that rests below."""
+    model = zoo.tiny("t5")
+    adapter = attach(model, AdapterDrop(PrefixTuning(3, reparameterize=False, sites="decoder self: attention"), drop=1))
+    cases.move(adapter)
+    batch = zoo.batch(model)
+    o = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+    given = {key: value for key, value in batch.items() if not key.startswith("decoder")}
+    assert torch.equal(model.generate(**given, **o, use_cache=True), model.generate(**given, **o, use_cache=False))
+    before = zoo.forward(zoo.tiny("t5"), batch)
+    assert not torch.allclose(zoo.forward(model, batch), before, atol=1e-3)

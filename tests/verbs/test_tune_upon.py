@@ -59,7 +59,7 @@ def test_a_fusion_of_folders_trains_and_holds_what_lies_in_them(home: Path, ends
     assert {len(tensor) for key, tensor in made.items() if key.startswith("head.")} == {2}
     again = graft.evaluate(model=str(home / "bert"), adapter=str(tmp_path / "run/adapter"), data=str(home / "classes"))
     scores = result.as_json()["scores"]["metrics"]["accuracy"]
-    assert again.as_json()["comparison"]["metrics"]["accuracy"] == scores
+    assert again.as_json()["outcome"]["metrics"]["accuracy"] == scores
 
 
 def test_side_by_side_with_a_head_of_their_own_task_and_another_method(home: Path, ends: Any, tmp_path: Path) -> None:

@@ -91,6 +91,14 @@ def tensors(adapter: Adapter, found: Frozen) -> Iterator[tuple[int, str, Tensor]
             yield layer, path, tensor
 
 
+def modules(adapter: Adapter, found: Frozen) -> Iterator[nn.Module]:
+    """The frozen layers and all that comes before them, which no gradient goes through."""
+    order = _order(require(adapter.model).anatomy)
+    for path, module in adapter.model.named_modules():
+        if path in order and _layer(path, found.stack, order) < found.depth:
+            yield module
+
+
 def _order(anatomy: Anatomy) -> dict[str, int]:
     return {path: at for at, (path, _, _) in enumerate(anatomy.tree)}
 

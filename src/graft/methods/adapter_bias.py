@@ -60,7 +60,7 @@ class AdapterBias(Method):
     share_alpha: Annotated[bool, "one linear map for all layers"] = False
 
     family: ClassVar[str] = "function"
-    learning_rate: ClassVar[float] = 1e-4
+    learning_rate: ClassVar[float] = 1e-2
 
     def expression(self) -> str:
         return "down" if self.input == "mid" else "ffn"

@@ -11,7 +11,7 @@ number up to n. Norms in front of the blocks go too, or the graph would begin th
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -20,13 +20,16 @@ from graft.errors import BadInput, Refused
 from graft.method import Method, Moment, Part, check, positive
 from graft.spelling import read, spelled
 
+if TYPE_CHECKING:
+    from graft.attach.adapter import Adapter
+
 
 @dataclass(frozen=True)
 class AdapterDrop(Method):
     """Another method without its parts in the first blocks, always or at random in each step."""
 
     host: Annotated["str | Method", 'the other method, as in "pfeiffer" or "lora(rank=4)"'] = "pfeiffer"
-    drop: Annotated[int, "n, how many of the first blocks go without"] = 5
+    drop: Annotated[int | None, "n, how many of the first blocks go without; by default five of twelve"] = None
     robust: Annotated[bool, "draw how many go without in each step of training, from 0 to n"] = False
     served: Annotated[int, "with robust: how many go without when it is evaluated, stored and served"] = 0
 
@@ -38,11 +41,14 @@ class AdapterDrop(Method):
         super().__post_init__()
         check(isinstance(self.host, str), self, "host", "must be a method or text", 'Try "pfeiffer".')
         positive(self, "drop")
-        least = f"must be at least 0 and at most drop, {self.drop}, and needs robust"
-        check(0 <= self.served <= (self.drop if self.robust else 0), self, "served", least, "Try 0.")
+        most = "" if self.drop is None else f" and at most drop, {self.drop},"
+        fits = self.served == 0 or (self.robust and 0 < self.served <= (self.drop or self.served))
+        check(fits, self, "served", f"must be at least 0{most} and needs robust", "Try 0.")
         if self.hosted.in_place:
             raise Refused(f"AdapterDrop: {self.host} trains the base's own tensors and has no parts to drop.")
-        for name in ("family", "learning_rate", "start"):
+        if self.hosted.needs_tasks or getattr(self.hosted, "tasks", ()):
+            raise Refused(f"AdapterDrop: {self.host} tells tasks apart across blocks. Choose a host for one task.")
+        for name in ("family", "learning_rate", "start", "needs_adapters"):
             object.__setattr__(self, name, getattr(self.hosted, name))
 
     @property
@@ -54,11 +60,20 @@ class AdapterDrop(Method):
         terms = self.hosted.methods()
         return (self,) if terms == (self.hosted,) else tuple(replace(self, host=term) for term in terms)
 
+    def made_of(self, adapters: tuple[str, ...]) -> Method:
+        return replace(self, host=self.hosted.made_of(adapters))
+
+    def upon(self, adapters: "Mapping[str, Adapter]") -> tuple[Method, Mapping[str, Tensor]]:
+        host, tensors = self.hosted.upon(adapters)
+        return replace(self, host=host), tensors
+
     def expression(self) -> str:
         return self.hosted.expression()
 
     def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
         grown = self.hosted.grow(self._above(sites))
+        if self.robust and any("around" in part.verbs() for _, part in grown):
+            raise Refused(f"AdapterDrop: {self.host} runs its blocks as one chain, which none may leave: robust=False.")
         for site, part in grown:
             part.in_layer = None if site is None else site.layer
         self._rest([part for _, part in grown], 0)
@@ -75,7 +90,8 @@ class AdapterDrop(Method):
     ) -> Tensor | None:
         if self.robust and phase == "forward":
             # Of the step alone, so that all terms, all processes and a resumed run draw the same.
-            self._rest(parts, Random(step).randint(0, self.drop))
+            blocks = 1 + max((part.in_layer for part in parts if part.in_layer is not None), default=0)
+            self._rest(parts, Random(step).randint(0, self._without(blocks)))
         return self.hosted.during(phase, step, parts)
 
     def remarks(self, sites: Sequence[Site]) -> tuple[str, ...]:
@@ -102,6 +118,10 @@ class AdapterDrop(Method):
                 without = {True: training, False: self.served}
                 part.off = frozenset(mode for mode, blocks in without.items() if part.in_layer < blocks)
 
+    def _without(self, blocks: int) -> int:
+        """n, in a stack of so many blocks."""
+        return max(1, 5 * blocks // 12) if self.drop is None else self.drop
+
     def _above(self, sites: Sequence[Site]) -> list[Site]:
         """The host's sites, without those up to the last block that goes without in each stack."""
         outside = [site.name for site in sites if site.layer is None and site.role != "norm"]
@@ -114,11 +134,14 @@ class AdapterDrop(Method):
         for stack in dict.fromkeys(site.stack for site in sites):
             own = [site for site in sites if site.stack == stack]
             layers = [-1 if site.layer is None else site.layer for site in own]
-            if self.drop > max(layers):
+            without = self._without(1 + max(layers))
+            if without > max(layers):
                 raise BadInput(
-                    f"AdapterDrop: without the first {self.drop} blocks nothing is left in the {stack}, where "
+                    f"AdapterDrop: without the first {without} blocks nothing is left in the {stack}, where "
                     f"{self.host} reaches block {max(layers)} at most. Choose drop={max(max(layers), 1)} or less."
                 )
-            first = next(at for at, layer in enumerate(layers) if layer >= self.drop)
+            if self.served > without:
+                raise BadInput(f"AdapterDrop: served must be at most {without} in the {stack}, got {self.served}.")
+            first = next(at for at, layer in enumerate(layers) if layer >= without)
             kept += own if self.robust else own[first:]
         return kept

@@ -36,7 +36,7 @@ class ChildTuning(Method):
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
     family: ClassVar[str] = "selective"
-    learning_rate: ClassVar[float] = 4e-5
+    learning_rate: ClassVar[float] = 1e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()

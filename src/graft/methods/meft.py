@@ -268,7 +268,7 @@ class MEFT(Method):
     exact: Annotated[bool, "keep what λ and β shift out, half a byte for each activation; False: as published"] = True
 
     family: ClassVar[str] = "side"
-    learning_rate: ClassVar[float] = 5e-4
+    learning_rate: ClassVar[float] = 3e-3
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:

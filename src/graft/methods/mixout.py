@@ -42,7 +42,7 @@ class Mixout(Method):
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
     family: ClassVar[str] = "selective"
-    learning_rate: ClassVar[float] = 2e-5
+    learning_rate: ClassVar[float] = 1e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -37,7 +37,7 @@ class SecondOrderMask(Method):
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
     family: ClassVar[str] = "selective"
-    learning_rate: ClassVar[float] = 1e-4
+    learning_rate: ClassVar[float] = 1e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()

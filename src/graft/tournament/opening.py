@@ -92,7 +92,8 @@ def _training(options: "Options", autocast: bool) -> TrainingOptions:
     return TrainingOptions(
         epochs=options.epochs, steps=options.steps, seconds=None if options.minutes is None else 60 * options.minutes,
         batch=options.batch, accumulate=options.accumulate, schedule=options.schedule, warmup=options.warmup,
-        weight_decay=options.weight_decay, clip=options.clip, checkpointing=options.checkpointing,
+        weight_decay=options.weight_decay, clip=options.clip, base_dropout=options.base_dropout,
+        checkpointing=options.checkpointing,
         checks=options.checks, patience=options.patience, autocast=autocast,
     )  # fmt: skip
 

@@ -20,7 +20,8 @@ class TrainingOptions:
     optimizer: see `graft.training.optimization`. perturbation: MeZO's ε; None is the paper's for such a method.
     objective: what MeZO lowers, "loss" or a metric of the task, whose opposite is taken where higher is better.
     autocast: arithmetic in bfloat16 over fp32 weights. checks: how often the validation loss is measured (and a
-    checkpoint written). patience: checks without a better loss after which training stops; 0 never stops.
+    checkpoint written). base_dropout: whether the base keeps its own dropout in training, in the layers that gradients go
+    through; frozen layers below these never have any. patience: checks without a better loss after which training stops; 0 never stops.
     """
 
     epochs: float = 3.0
@@ -36,6 +37,7 @@ class TrainingOptions:
     optimizer: Optimizers = "adamw"
     perturbation: float | None = None
     objective: str = "loss"
+    base_dropout: bool = True
     checkpointing: bool = False
     autocast: bool = False
     seed: int = 0

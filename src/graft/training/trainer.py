@@ -35,6 +35,7 @@ from graft.training.optimization import optimizer
 from graft.training.options import TrainingOptions
 from graft.training.pace import Pace
 from graft.training.schedule import scheduler
+from graft.training.still import still
 
 Objective = Callable[[Sequence[int]], float]  # of rows by number: what MeZO lowers instead of the loss
 
@@ -69,6 +70,7 @@ class GraftTrainer(Trainer):
         self.portions, self.where = Portions(rows_at_once), where
         self.folder, self.facts = folder, facts
         self.objective: Objective | None = objective
+        self.still = still(adapter, options.base_dropout)
         self.mezo: MeZO | None = None
         self.best: dict[str, Tensor] | None = None
         self.best_loss, self.best_step, self.worse = math.inf, 0, 0
@@ -98,6 +100,8 @@ class GraftTrainer(Trainer):
 
     def _step(self, model: nn.Module, features: Sequence[Features]) -> Tensor:
         model.train()
+        for module in self.still:
+            module.training = False
         size = self.portions.size
         parts = [features[at : at + size] for at in range(0, len(features), size)]
         batches = [self.task.inputs(self.task.collate(part, self.tokenizer)) for part in parts]

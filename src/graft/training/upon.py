@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -11,7 +10,7 @@ from graft import checkpoint
 from graft.attach import detach
 from graft.checkpoint.source import names
 from graft.errors import BadInput
-from graft.method import Method, Sum
+from graft.method import Method
 
 
 def located(folders: Sequence[str], method: Method) -> list[Path]:
@@ -35,16 +34,7 @@ def lent(model: nn.Module, places: Sequence[Path], method: Method, taken: str) -
     try:
         for place, name in zip(places, names(places, taken), strict=True):
             called.append(checkpoint.load(model, place, name, head=False).name)
-        yield _made_of(method, tuple(called)) if called else method
+        yield method.made_of(tuple(called))
     finally:
         for name in called:
             detach(model, name)
-
-
-def _made_of(method: Method, adapters: tuple[str, ...]) -> Method:
-    """The method with these adapters, where it was not told which of them."""
-    terms = [
-        replace(term, adapters=adapters) if term.needs_adapters and not term.adapters else term  # type: ignore[call-arg,attr-defined]
-        for term in method.methods()
-    ]
-    return terms[0] if len(terms) == 1 else Sum(tuple(terms))

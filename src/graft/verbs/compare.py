@@ -48,6 +48,7 @@ class Options:
     warmup: Annotated[float, "share of a run in which the learning rate rises"] = 0.06
     weight_decay: Annotated[float, "weight decay of matrices"] = 0.0
     clip: Annotated[float, "largest norm of the gradient"] = 1.0
+    base_dropout: Annotated[bool, "keep the base's own dropout in training, where gradients go through it"] = True
     checkpointing: Annotated[bool, "compute activations again in the backward pass: less memory, more time"] = False
     dtype: Annotated[Literal["auto", "bf16", "fp32"], "of the base; auto: bf16 on a GPU that has it, else fp32"] = (
         "auto"

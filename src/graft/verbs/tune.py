@@ -48,6 +48,7 @@ class Options:
     ] = "adamw"
     perturbation: Annotated[float | None, "how far mezo looks; by default the paper's for such a method"] = None
     objective: Annotated[str, "what mezo improves: the loss, or a metric"] = "loss"
+    base_dropout: Annotated[bool, "keep the base's own dropout in training, where gradients go through it"] = True
     checkpointing: Annotated[bool, "compute activations again in the backward pass: less memory, more time"] = False
     dtype: Annotated[
         Literal["auto", "bf16", "fp32"],
