@@ -113,13 +113,8 @@ def chosen(method: Method, names: tuple[str, ...], adapters: "Mapping[str, Adapt
     that trains the base's own tensors."""
     kind = type(method).__name__
     # Such is what `graft tune` attaches to, where nothing can be loaded before.
-    plain = (
-        ""
-        if adapters
-        else (
-            " Of folders, `graft tune … --upon FOLDER FOLDER` trains it, and `graft combine` makes one adapter untrained."
-        )
-    )
+    plain = " Of folders, `graft tune --upon A B` trains it, and `graft combine` makes one without training."
+    plain = "" if adapters else plain
     if len(names) < 2 or len(set(names)) < len(names):
         raise BadInput(
             f"{kind}: it needs at least two adapters, each named once, as in adapters=('first', 'second'), got "

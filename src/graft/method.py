@@ -216,6 +216,10 @@ class Method:
         """Trainable parameters by the method's own formula, from shapes alone."""
         raise NotImplementedError
 
+    def drawn(self, sites: Sequence[Site]) -> int:
+        """Numbers that are drawn when it is attached: more than what trains, where some of them are left out then."""
+        return self.count(sites)
+
     def sizes(self) -> tuple[str, ...]:
         """The hyperparameters that make it larger, or smaller, when they are changed in proportion; () for one size."""
         return ()

@@ -68,7 +68,7 @@ def test_nothing_below_the_first_adapter_has_a_graph(name: str, host: Method) ->
     half = kept_bytes(lambda: zoo.forward(model, zoo.batch(model)))
     head = 2 * 9 * (32 + 3 * zoo.VOCABULARY) * 4  # what the head keeps is no block's
     assert half - head < 0.56 * whole
-    assert {placed.site.layer for placed in adapter.placed if placed.site} == {3, 4, 5}
+    assert {placed.site.layer for placed in adapter.placed if placed.site} - {None} == {3, 4, 5}
 
 
 def test_robust_draws_how_many_blocks_go_without_and_evaluates_all() -> None:
@@ -177,7 +177,7 @@ def test_hosts_that_reach_across_blocks_are_refused() -> None:
 
 @torch.no_grad()
 def test_a_prefix_above_the_block_that_has_the_position_bias() -> None:
-    """T5 makes the bias once, in block 0: keys in front of later blocks alone are those of a prefix that rests below."""
+    """T5 makes the bias of positions once, in block 0, and blocks above have keys in front that it knows nothing of."""
     model = zoo.tiny("t5")
     adapter = attach(model, AdapterDrop(PrefixTuning(3, reparameterize=False, sites="decoder self: attention"), drop=1))
     cases.move(adapter)

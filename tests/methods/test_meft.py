@@ -12,8 +12,10 @@ import cases
 import zoo
 from graft.attach import Adapter, attach, use
 from graft.attach.around import Inner
+from graft.attach.recompute import checkpoint_activations
 from graft.errors import BadInput, Refused
 from graft.memory import kept_bytes
+from graft.method import Method
 from graft.methods.meft import MEFT
 from graft.methods.reft import ReFT
 
@@ -146,15 +148,23 @@ def test_as_published_a_deep_backward_is_refused_and_a_short_one_is_not(variant:
 
 
 def test_what_a_forward_keeps_does_not_grow_with_depth() -> None:
+    """Nothing, or one or two streams to set right, of each block: less than a checkpointed model keeps of it."""
     entries = len(zoo.LENGTHS) * max(zoo.LENGTHS) * zoo.ROWS["hidden_size"]
-    for method, step in ((MEFT(exact=False), 0), (MEFT(), entries / 2), (MEFT(variant=3), entries)):
+
+    def for_each_block(method: Method, checkpointed: bool = False) -> float:
         kept = []
         for layers in (3, 6):
             model = zoo.tiny("llama", num_hidden_layers=layers)
             cases.move(attach(model, method))
+            if checkpointed:
+                checkpoint_activations(model.train(), True)
             batch = zoo.batch(model)
             kept.append(kept_bytes(lambda model=model, batch=batch: zoo.forward(model, batch)))
-        assert kept[1] - kept[0] == 3 * step  # checkpointing keeps 4 bytes for each entry and layer in fp32
+        return (kept[1] - kept[0]) / 3
+
+    checkpointed = for_each_block(cases.method("lora"), checkpointed=True)
+    for method, step in ((MEFT(exact=False), 0), (MEFT(), entries / 2), (MEFT(variant=3), entries)):
+        assert for_each_block(method) == step < checkpointed / 2 < for_each_block(cases.method("lora")) / 8
 
 
 def gradients(
@@ -238,3 +248,10 @@ def test_layers_without_a_point_between_their_halves_are_refused(name: str) -> N
     with pytest.raises(Refused, match=r"cannot run in halves.*runs layers whole"):
         attach(model, MEFT(variant=3, bottleneck=4))
         zoo.forward(model, zoo.batch(model))
+
+
+def test_it_begins_near_the_base_s_own_blocks() -> None:
+    """Adapters start N(0, 0.02²), as in the paper."""
+    adapter = attach(zoo.tiny("bert", hidden_size=64, num_hidden_layers=4), MEFT(bottleneck=32))
+    drawn = torch.cat([p.detach().flatten() for n, p in adapter.named_parameters() if n.endswith((".down", ".up"))])
+    assert len(drawn) > 10_000 and abs(float(drawn.std()) - 0.02) < 5e-4 and abs(float(drawn.mean())) < 5e-4

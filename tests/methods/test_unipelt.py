@@ -146,3 +146,19 @@ def test_refusals() -> None:
             UniPELT(**{name: 0})
     with pytest.raises(BadInput, match=r"alpha must not be 0.* Try 8"):
         UniPELT(alpha=0)
+
+
+@torch.no_grad()
+def test_gates_on_what_the_encoder_made_are_of_all_its_real_tokens() -> None:
+    """Rows of the two stacks have lengths and padding of their own; more padding in front of the decoder is nothing."""
+    model = zoo.tiny("t5")
+    cases.grafted(model, "unipelt")
+    batch = zoo.batch(model)
+    ids, real = batch["input_ids"], batch["attention_mask"]
+    given = {"decoder_input_ids": torch.randint(5, 96, (2, 4)), "decoder_attention_mask": torch.ones(2, 4).long()}
+    plain = model(input_ids=ids, attention_mask=real, **given).logits
+    wider = model(input_ids=F.pad(ids, (0, 3)), attention_mask=F.pad(real, (0, 3)), **given).logits
+    torch.testing.assert_close(wider, plain, atol=1e-5, rtol=1e-5)
+    row = int(real[1].sum())
+    alone = model(input_ids=ids[1:, :row], decoder_input_ids=given["decoder_input_ids"][1:]).logits
+    torch.testing.assert_close(alone, plain[1:], atol=1e-5, rtol=1e-5)

@@ -111,6 +111,12 @@ class Site:
         return self.entry if self.role == "ffn" and self.entry else self.path
 
     @property
+    def window(self) -> int | None:
+        """How many tokens back an attention sees, itself included; None where it sees all."""
+        config = getattr(self.module, "config", None)
+        return getattr(self.module, "sliding_window", getattr(config, "sliding_window", None))
+
+    @property
     def weight(self) -> Tensor:
         """The role's dense weight, (*batch, outputs, inputs), whatever way the model stores it."""
         return self.view(self.parameter)

@@ -223,10 +223,10 @@ def _refuse_too_large(method: Method, sites: Sequence[Site], device: torch.devic
     """Refuse more than there is room for, before it is allocated; a method without a count is let through."""
     if device.type == "meta" or type(method).count is Method.count:
         return
-    asked, free = FLOAT * method.count(sites), available(device)
+    asked, free = FLOAT * method.drawn(sites), available(device)
     if asked > free:
         raise Refused(
-            f"{method} asks for {asked:,} bytes of tensors that train, and {free:,} bytes are free on {device}. "
+            f"{method} asks for {asked:,} bytes of tensors, and {free:,} bytes are free on {device}. "
             "Choose smaller hyperparameters, or fewer sites."
         )
 

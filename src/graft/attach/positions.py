@@ -11,7 +11,12 @@ from graft.attach.proxy import Likeness, Proxy
 
 
 def modules(model: nn.Module, stack: Stack) -> dict[str, nn.Module]:
-    """The stack's own modules that turn positions into something: rotary tables and learned embeddings, by path."""
+    """The stack's own modules that turn positions into something: rotary tables and learned embeddings, by path.
+
+    None where it reads no tokens: patches and frames have places of their own, all of them taken.
+    """
+    if stack.embed is None:
+        return {}
     root = model.get_submodule(stack.path)
     found = {}
     for name, module in root.named_modules():

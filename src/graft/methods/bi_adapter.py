@@ -8,7 +8,7 @@ Gradients pass q as if it were (W − μ)/σ, and go through μ and σ. Stored a
 of this `packed` form μ and σ alone would train.
 
 Reads the residual stream, without biases, as AdaptFormer. W_u starts with σ = 1e-3 and near the base: at zero there is
-nothing to normalize. The paper has Bi-LoRA too.
+nothing to normalize. Departure: the paper has a host that is a LoRA too, and here it is AdaptFormer's alone.
 """
 
 import math

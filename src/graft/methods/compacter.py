@@ -4,7 +4,7 @@
 
 One set {Aᵢ} serves every matrix of the whole model. W is never built: z is read as n groups of p/n, which sᵢ makes
 narrow before Aᵢ mixes them. After attention and after the FFN, before the residual (Compacter++: after the FFN alone);
-the block's norms train too. Starts near the base: A ~ N(0, (1e-4)²), s and t Glorot-uniform, biases 0. (AdapterHub's
+the norms train too. Starts near the base: A ~ N(0, (1e-4)²), s and t Glorot-uniform, biases 0. (AdapterHub's
 code means to draw s and t so and draws them from a normal distribution.)
 """
 
@@ -65,8 +65,8 @@ class Compacter(Method):
     n: Annotated[int, "number of Kronecker products; divides the model's width and the bottleneck"] = 4
     k: Annotated[int, "rank of each product's second factor"] = 1
     activation: Annotated[Activation, "non-linearity inside"] = "gelu_new"
-    train_layernorm: Annotated[bool, "train the blocks' norms too, as in the paper"] = True
-    sites: Annotated[str, "which sub-layers"] = "attention ffn"
+    train_layernorm: Annotated[bool, "train the norms too, as in the paper"] = True
+    sites: Annotated[str, "which sub-layers; the paper leaves cross-attention out"] = "self: attention; ffn"
 
     family: ClassVar[str] = "function"
     learning_rate: ClassVar[float] = 3e-3
@@ -85,7 +85,7 @@ class Compacter(Method):
         for site in sites:
             if site.role != "norm":
                 grown.append((site, CompactSeries(rule, *self._widths(site), self.k, self.activation)))
-            elif site.layer is not None:  # the embedding's norm and the final norm belong to no block
+            else:
                 grown.append((site, StandIn(site)))
         return grown
 
@@ -93,7 +93,7 @@ class Compacter(Method):
         return ("k",)
 
     def count(self, sites: Sequence[Site]) -> int:
-        norms = [site for site in sites if site.role == "norm" and site.layer is not None]
+        norms = [site for site in sites if site.role == "norm"]
         ends = sum(sum(self._widths(site)) for site in sites if site.role != "norm")
         return self.n**3 + (2 * self.k + 1) * ends + sum(site.outputs * (1 + (site.bias is not None)) for site in norms)
 

@@ -23,7 +23,7 @@ class CompacterPlusPlus(Method):
     n: Annotated[int, "number of Kronecker products; divides the model's width and the bottleneck"] = 4
     k: Annotated[int, "rank of each product's second factor"] = 1
     activation: Annotated[Activation, "non-linearity inside"] = "gelu_new"
-    train_layernorm: Annotated[bool, "train the blocks' norms too, as in the paper"] = True
+    train_layernorm: Annotated[bool, "train the norms too, as in the paper"] = True
 
     family: ClassVar[str] = "function"
     learning_rate: ClassVar[float] = 3e-3

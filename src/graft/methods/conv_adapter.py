@@ -7,7 +7,8 @@ wav2vec 2.0, whose published form `init="published"` draws C₃ too; C₃ = 0 st
 prints for it does not follow from its code.)
 
 In a decoder the convolutions look back alone and the mean runs over the tokens so far; when decoding, what they read
-and what they gave are two further layers of the model's cache. Padding and virtual tokens count as zeros and as no
+and what they gave are two further layers of the model's cache, which grow with the row as all of it does (nine tokens
+and a sum would do, and could not be cropped). Padding and virtual tokens count as zeros and as no
 part of the mean, which the published form leaves out.
 """
 

@@ -3,7 +3,7 @@
     A(z) = z + σ(z W_d + b_d) W_u + b_u,   a = LN₁(x + A₁(Attn(x))),   y = LN₂(a + A₂(FFN(a)))
 
 Starts near the base: weights are truncated normal with σ = 1e-3 as in the authors' code (the paper discusses 1e-2) and
-biases 0. The block's layer norms train too, as in the paper; `train_layernorm=False` leaves them as AdapterHub does.
+biases 0. The layer norms train too, as in the paper; `train_layernorm=False` leaves them as AdapterHub does.
 With `after_norm` what is added to z passes a layer norm of its own first, as in HyperFormer, whose frozen form this is;
 its gain starts at the same σ.
 """
@@ -53,7 +53,7 @@ class Houlsby(Method):
     bottleneck: Annotated[int, "width of the bottleneck"] = 64
     activation: Annotated[Activation, "non-linearity inside"] = "gelu"
     std: Annotated[float, "standard deviation of the initial weights"] = 1e-3
-    train_layernorm: Annotated[bool, "train the blocks' layer norms too, as in the paper"] = True
+    train_layernorm: Annotated[bool, "train the layer norms too, as in the paper"] = True
     after_norm: Annotated[bool, "a layer norm on what an adapter adds, as in HyperFormer"] = False
     sites: Annotated[str, "which sub-layers"] = "attention ffn"
 
@@ -69,10 +69,6 @@ class Houlsby(Method):
     def expression(self) -> str:
         return f"{self.sites}; norm" if self.train_layernorm else self.sites
 
-    def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
-        # The embedding's norm and the final norm belong to no block.
-        return [(site, self.build(site)) for site in sites if site.role != "norm" or site.layer is not None]
-
     def build(self, site: Site) -> Part:
         if site.role == "norm":
             return StandIn(site)
@@ -82,7 +78,6 @@ class Houlsby(Method):
         return ("bottleneck",)
 
     def count(self, sites: Sequence[Site]) -> int:
-        r, blocks = self.bottleneck, [site for site in sites if site.role != "norm" or site.layer is not None]
-        norms = sum(site.outputs * (1 + (site.bias is not None)) for site in blocks if site.role == "norm")
-        widths = [site.outputs for site in blocks if site.role != "norm"]
+        norms = sum(site.outputs * (1 + (site.bias is not None)) for site in sites if site.role == "norm")
+        r, widths = self.bottleneck, [site.outputs for site in sites if site.role != "norm"]
         return norms + sum(2 * d * r + r + d + 2 * d * self.after_norm for d in widths)

@@ -3,7 +3,7 @@
     A(z) = z + σ(z W_d + b_d) W_u + b_u,   W = S T,   S ∈ R^{p×k}, T ∈ R^{k×q}
 
 The paper's own yardstick for Compacter: k = 1 costs as much. After attention and after the FFN, before the residual;
-the block's norms train too. S and T start Glorot-uniform and biases 0, so the start is not the base.
+the norms train too. S and T start Glorot-uniform and biases 0, so the start is not the base.
 """
 
 from collections.abc import Sequence
@@ -44,8 +44,8 @@ class LowRankAdapter(Method):
     reduction: Annotated[int, "the bottleneck is this many times narrower than the model"] = 32
     rank: Annotated[int, "rank of each matrix"] = 1
     activation: Annotated[Activation, "non-linearity inside"] = "gelu_new"
-    train_layernorm: Annotated[bool, "train the blocks' norms too, as in the paper"] = True
-    sites: Annotated[str, "which sub-layers"] = "attention ffn"
+    train_layernorm: Annotated[bool, "train the norms too, as in the paper"] = True
+    sites: Annotated[str, "which sub-layers; the paper leaves cross-attention out"] = "self: attention; ffn"
 
     family: ClassVar[str] = "function"
     learning_rate: ClassVar[float] = 3e-3
@@ -58,10 +58,6 @@ class LowRankAdapter(Method):
     def expression(self) -> str:
         return f"{self.sites}; norm" if self.train_layernorm else self.sites
 
-    def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
-        # The embedding's norm and the final norm belong to no block.
-        return [(site, self.build(site)) for site in sites if site.role != "norm" or site.layer is not None]
-
     def build(self, site: Site) -> Part:
         if site.role == "norm":
             return StandIn(site)
@@ -71,9 +67,8 @@ class LowRankAdapter(Method):
         return ("rank",)
 
     def count(self, sites: Sequence[Site]) -> int:
-        blocks = [site for site in sites if site.role != "norm" or site.layer is not None]
-        norms = sum(site.outputs * (1 + (site.bias is not None)) for site in blocks if site.role == "norm")
-        ends = sum(site.outputs + self._bottleneck(site) for site in blocks if site.role != "norm")
+        norms = sum(site.outputs * (1 + (site.bias is not None)) for site in sites if site.role == "norm")
+        ends = sum(site.outputs + self._bottleneck(site) for site in sites if site.role != "norm")
         return norms + (2 * self.rank + 1) * ends
 
     def _bottleneck(self, site: Site) -> int:

@@ -3,7 +3,7 @@
     A(z) = z + σ(z W_d + b_d) W_u + b_u,   W = Σᵢ Aᵢ ⊗ Bᵢ,   Aᵢ ∈ R^{n×n}, Bᵢ ∈ R^{p/n × q/n},  i = 1…n
 
 A p×q matrix for pq/n + n³ numbers; each has Aᵢ of its own (Compacter shares them). After attention and after the FFN,
-before the residual; the block's norms train too. W is never built: z is read as n groups of p/n.
+before the residual; the norms train too. W is never built: z is read as n groups of p/n.
 Starts near the base: A ~ N(0, (1e-4)²), B Glorot-uniform, biases 0.
 """
 
@@ -44,8 +44,8 @@ class PHMAdapter(Method):
     reduction: Annotated[int, "the bottleneck is this many times narrower than the model"] = 32
     n: Annotated[int, "number of Kronecker products; divides the model's width and the bottleneck"] = 4
     activation: Annotated[Activation, "non-linearity inside"] = "gelu_new"
-    train_layernorm: Annotated[bool, "train the blocks' norms too, as in the paper"] = True
-    sites: Annotated[str, "which sub-layers"] = "attention ffn"
+    train_layernorm: Annotated[bool, "train the norms too, as in the paper"] = True
+    sites: Annotated[str, "which sub-layers; the paper leaves cross-attention out"] = "self: attention; ffn"
 
     family: ClassVar[str] = "function"
     learning_rate: ClassVar[float] = 3e-3
@@ -58,10 +58,6 @@ class PHMAdapter(Method):
     def expression(self) -> str:
         return f"{self.sites}; norm" if self.train_layernorm else self.sites
 
-    def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
-        # The embedding's norm and the final norm belong to no block.
-        return [(site, self.build(site)) for site in sites if site.role != "norm" or site.layer is not None]
-
     def build(self, site: Site) -> Part:
         if site.role == "norm":
             return StandIn(site)
@@ -71,9 +67,8 @@ class PHMAdapter(Method):
         return ("reduction",)
 
     def count(self, sites: Sequence[Site]) -> int:
-        blocks = [site for site in sites if site.role != "norm" or site.layer is not None]
-        norms = sum(site.outputs * (1 + (site.bias is not None)) for site in blocks if site.role == "norm")
-        ends = [(site.outputs, self._bottleneck(site)) for site in blocks if site.role != "norm"]
+        norms = sum(site.outputs * (1 + (site.bias is not None)) for site in sites if site.role == "norm")
+        ends = [(site.outputs, self._bottleneck(site)) for site in sites if site.role != "norm"]
         return norms + sum(2 * d * r // self.n + 2 * self.n**3 + r + d for d, r in ends)
 
     def _bottleneck(self, site: Site) -> int:

@@ -163,6 +163,9 @@ class SparseAdapter(Method):
     def count(self, sites: Sequence[Site]) -> int:
         return sum(2 * self._kept(site) + self.width + site.outputs for site in sites)
 
+    def drawn(self, sites: Sequence[Site]) -> int:
+        return sum(2 * self.width * site.outputs for site in sites)
+
     def _kept(self, site: Site) -> int:
         """Weights that are left of each of a site's two matrices."""
         return max(1, round((1 - self.sparsity) * self.width * site.outputs))

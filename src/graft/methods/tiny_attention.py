@@ -4,8 +4,8 @@
 
 With biases and a layer norm, which the paper's counts need and its equations leave out; `bias` and `layernorm` switch
 them off. `form="parallel"` reads x. W_o = 0 (and its bias) starts as the base. It sees what is not padding and, in a
-decoder, not the future; when decoding, its keys and values are a further layer of the model's cache. A host's sliding
-window is not followed.
+decoder, neither the future nor what is behind the host's sliding window; when decoding, its keys and values are a
+further layer of the model's cache. (To average heads into one for deployment is an approximation, and left out.)
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class Tiny(Part):
         q, k, v = (F.linear(z, W, b).unflatten(-1, (self.heads, -1)).transpose(1, 2) for W, b in maps)
         k, v = call.extend(site.name, k, v)
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        hidden = call.hidden(q.shape[2], k.shape[2], y.device)
+        hidden = call.hidden(q.shape[2], k.shape[2], y.device, site.window)
         if hidden is not None:
             scores = scores.masked_fill(hidden, float("-inf"))
         mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)

@@ -9,7 +9,7 @@ shut, it still leaves n keys at zero. With gates that depend on the row nothing 
 In the authors' code the gate replaces LoRA's α/r, as α = r does here; AdapterHub has both, α = 2.
 
 Departures: means leave out padding, which the authors' code counts; in a decoder the mean is over the tokens so far, or
-the gate would let every token see those behind it.
+the gate would let every token see those behind it. (What reads the encoder's states takes the mean of all of them.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,6 +39,9 @@ class Gated(Part):
     def gate(self, u: Tensor, site: Site, call: "Call") -> Tensor:
         """How far the gate is open, (..., 1), for each token of u (..., d)."""
         each = torch.sigmoid(u @ self.w + self.b)
+        if site.cross and site.role == "v":  # it reads what the encoder made, of which nothing lies ahead
+            real = torch.ones_like(each) if call.memory_mask is None else call.memory_mask.to(each.dtype)
+            return ((each * real).sum(-1) / real.sum(-1))[:, None, None].expand_as(u[..., :1])
         each = each.view(-1, 1, call.tokens, 1) if each.dim() == 1 else each[:, None, :, None]  # some models drop rows
         seen, _ = call.extend(f"{site.name}/gate", each, each)
         hidden = call.hidden(each.shape[2], seen.shape[2], u.device)

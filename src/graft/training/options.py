@@ -19,9 +19,10 @@ class TrainingOptions:
     run in which the rate rises. weight_decay: of matrices, not of vectors. clip: largest gradient norm.
     optimizer: see `graft.training.optimization`. perturbation: MeZO's ε; None is the paper's for such a method.
     objective: what MeZO lowers, "loss" or a metric of the task, whose opposite is taken where higher is better.
-    autocast: arithmetic in bfloat16 over fp32 weights. checks: how often the validation loss is measured (and a
-    checkpoint written). base_dropout: whether the base keeps its own dropout in training, in the layers that gradients go
-    through; frozen layers below these never have any. patience: checks without a better loss after which training stops; 0 never stops.
+    base_dropout: whether the base keeps its own dropout in training, in the layers that gradients go through; frozen
+    layers below these never have any. autocast: arithmetic in bfloat16 over fp32 weights. checks: how often the
+    validation loss is measured (and a checkpoint written). patience: checks without a better loss after which training
+    stops; 0 never stops.
     """
 
     epochs: float = 3.0
