@@ -25,6 +25,7 @@ ORDER = [
     ["errors"],
     ["bases", "catalogue", "files", "limits", "memory", "moment", "progress", "values"],
     ["anatomy", "statistics"],
+    ["part"],
     ["method"],
     ["composition", "kronecker", "sparse", "spelling"],
     ["hosts"],

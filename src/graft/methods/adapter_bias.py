@@ -3,8 +3,8 @@
     FFN(a)_t ← FFN(a)_t + α_t·v,   α_t = g(u_t) = w·u_t + b,   v ∈ R^d
 
 u is what enters the second linear map of the FFN, as in the authors' code; `input="out"` reads what leaves it, as the
-counts of the speech benchmark SUPERB need. v = 0 starts as the base, and the first step moves v alone. Departure: in training the shift
-passes the base's own dropout, behind which the authors add it.
+counts of the speech benchmark SUPERB need. v = 0 starts as the base, and the first step moves v alone. Departure: in
+training the shift passes the base's own dropout, behind which the authors add it.
 """
 
 from collections.abc import Sequence

@@ -46,7 +46,7 @@ class AdapterDrop(Method):
         check(fits, self, "served", f"must be at least 0{most} and needs robust", "Try 0.")
         if self.hosted.in_place:
             raise Refused(f"AdapterDrop: {self.host} trains the base's own tensors and has no parts to drop.")
-        if self.hosted.needs_tasks or getattr(self.hosted, "tasks", ()):
+        if self.hosted.needs_tasks or getattr(self.hosted, "tasks", None):
             raise Refused(f"AdapterDrop: {self.host} tells tasks apart across blocks. Choose a host for one task.")
         for name in ("family", "learning_rate", "start", "needs_adapters"):
             object.__setattr__(self, name, getattr(self.hosted, name))

@@ -198,7 +198,8 @@ def _training(options: "Options") -> TrainingOptions:
         batch=options.batch, accumulate=options.accumulate, lr=options.lr, schedule=options.schedule,
         warmup=options.warmup, weight_decay=options.weight_decay, clip=options.clip,
         base_dropout=options.base_dropout, checkpointing=options.checkpointing, seed=options.seed,
-        checks=options.checks, patience=options.patience, report_to=options.report_to, optimizer=options.optimizer, perturbation=options.perturbation,
+        checks=options.checks, patience=options.patience, report_to=options.report_to,
+        optimizer=options.optimizer, perturbation=options.perturbation,
         objective=options.objective,
         autocast=(options.dtype == "auto" and fast_bf16(device)) or (in_place and in_bf16(options.dtype, device)),
     )  # fmt: skip
