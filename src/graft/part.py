@@ -39,6 +39,7 @@ class Part(nn.Module):
     reads_input: bool = False  # whether `keys_values` asks the call for what enters the attention
     reads_row: Literal["embeds", "states"] | None = None  # what `tokens` at `embed` asks the call for, of whole rows
     trims: bool = True  # whether the outputs at virtual tokens are cut off again
+    chains: bool = False  # whether `around` takes what enters a layer for what its part left of the one before
     halves: bool = False  # whether `around` runs the two halves of a layer apart
     replaces: tuple[str, ...] = ()  # parameters of its site that it gives anew, whatever others make of them
     listens: bool = False  # whether it only looks at what passes its site, and changes nothing there
@@ -113,7 +114,7 @@ class Part(nn.Module):
 
     def matrix(self, site: Site, looked_up: bool = True) -> "Part":
         """Refuse a site whose weight is not one matrix, and unless `looked_up` one whose inputs are ids."""
-        if site.weight.dim() == 2 and (looked_up or not isinstance(site.module, nn.Embedding)):
+        if site.weight.dim() == 2 and (looked_up or not site.looked_up):
             return self
         kind = "an embedding" if site.weight.dim() == 2 else "a vector" if site.weight.dim() < 2 else "a stack of them"
         raise Refused(
@@ -160,6 +161,13 @@ def kaiming(*shape: int) -> nn.Parameter:
     """A (…, out, in) parameter with U(±1/√in) entries: `kaiming_uniform` with a = √5, as linear layers start."""
     bound = shape[-1] ** -0.5
     return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
+
+
+def pair(site: Site, rank: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """A (…, rank, in) and B (…, out, rank) of a product that starts as 0: B is, or A where ids are looked up in it."""
+    if site.looked_up:
+        return zeros(rank, site.inputs), normal(site.outputs, rank, std=1.0)
+    return kaiming(*site.batch, rank, site.inputs), zeros(*site.batch, site.outputs, rank)
 
 
 def normal(*shape: int, std: float) -> nn.Parameter:

@@ -131,7 +131,7 @@ def test_prompts_take_no_learned_positions() -> None:
     model = zoo.tiny("gpt2")
     attach(model, EmbeddingPrompt(5))
     assert model(input_ids=torch.full((1, 64), 7)).logits.isfinite().all()
-    attach(model, EmbeddingPrompt(65), "long")
+    attach(model, EmbeddingPrompt(30) + EmbeddingPrompt(35), "long")
     with pytest.raises(BadInput, match="65 virtual tokens at a layer are more than the 64 positions"):
         model(input_ids=torch.full((1, 8), 7))
 

@@ -236,10 +236,12 @@ def test_what_cannot_be_is_refused() -> None:
     attach(model, MEFT(exact=False))
     with pytest.raises(Refused, match="Use exact=True"):
         zoo.forward(model, zoo.batch(model))
-    model = zoo.tiny("llama")
-    cases.move(attach(model, cases.method("meft") + ReFT(rank=2)))
-    with pytest.raises(Refused, match="Leave out the other method"):
-        zoo.forward(model, zoo.batch(model))
+    for other in ("reft", "conv_adapter", "embedding_prompt"):
+        with pytest.raises(Refused, match="one chain, whose states have to be had again"):
+            attach(zoo.tiny("llama"), cases.method("meft") + cases.method(other))
+    model = zoo.tiny("llama", num_hidden_layers=4)
+    attach(model, MEFT(top=2, bottleneck=2) + ReFT(rank=2, sites="layer @ 0"))
+    zoo.forward(model, zoo.batch(model)).sum().backward()
 
 
 @pytest.mark.parametrize("name", ["gpt_neox", "falcon", "bloom"])

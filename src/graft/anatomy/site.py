@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graft.errors import BadInput
+from graft.errors import BadInput, Refused
 
 LINEAR_ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 # Roles that are places around modules, with no weight of their own.
@@ -106,6 +106,17 @@ class Site:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[call-arg]
 
     @property
+    def looked_up(self) -> bool:
+        """Whether what enters is ids, whose columns of the weight are looked up."""
+        return isinstance(self.module, nn.Embedding)
+
+    def key_heads(self) -> "Heads":
+        """The heads of an attention's keys and values. Raises Refused at any other site."""
+        if self.heads is None:
+            raise Refused(f"keys and values belong at an attention, and {self.name} is none. Choose sites='attention'.")
+        return self.heads
+
+    @property
     def start(self) -> str:
         """The module that gives the site its place in model order: a feed-forward's own may be its whole layer."""
         return self.entry if self.role == "ffn" and self.entry else self.path
@@ -127,8 +138,14 @@ class Site:
         return self.view(self.bias_parameter) if getattr(self.module, self.bias_parameter, None) is not None else None
 
     def view(self, parameter: str) -> Tensor:
-        """The role's dense view of one of the module's parameters."""
-        return self.share(parameter, getattr(self.module, parameter))
+        """The role's dense view of one of the module's parameters. Raises Refused where the module has none."""
+        stored = getattr(self.module, parameter, None)
+        if stored is None:
+            raise Refused(
+                f"{self.name} has no {parameter} of its own, being made of other modules. Choose sites that have one, "
+                "such as 'q v' or 'all-linear'."
+            )
+        return self.share(parameter, stored)
 
     def share(self, parameter: str, stored: Tensor) -> Tensor:
         """The role's share, oriented (out, in), of a tensor shaped as the module stores `parameter`."""

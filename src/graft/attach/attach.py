@@ -1,11 +1,9 @@
 """attach and detach: put a method on a model from outside, and take every trace of it off again."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from accelerate.utils import has_offloaded_params
 from torch import nn
 
 from graft.anatomy import Anatomy, examine, select
@@ -13,13 +11,19 @@ from graft.anatomy.site import Site
 from graft.attach import attention, in_place, recompute
 from graft.attach.adapter import Adapter, Placed
 from graft.attach.install import install, jobs_of, spot_at, surround, uproot
+from graft.attach.refusals import (
+    refuse_arguments,
+    refuse_broken_chain,
+    refuse_conflicts,
+    refuse_in_vain,
+    refuse_no_part,
+    refuse_no_room,
+    refuse_nothing,
+    refuse_too_large,
+)
 from graft.attach.spot import Grafted, grafted, require
-from graft.errors import BadInput, NotApplied, Refused
-from graft.memory import available
+from graft.errors import NotApplied, Refused
 from graft.method import Method, StandIn
-
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-FLOAT = torch.float32.itemsize  # what parts are made of, whatever the base is
 
 
 @torch.inference_mode(False)  # or nothing made here could ever train
@@ -40,13 +44,14 @@ def attach(
     Refused where the adapters on the model cannot be combined with this one, where weights of the base are offloaded,
     and where memory does not suffice. On any error the model is left as it was.
     """
-    _refuse_arguments(model, method, name, head)
+    refuse_arguments(model, method, name, head)
     record = grafted(model) or Grafted(model, examine(model))
-    _refuse_conflicts(record, method, name)
+    refuse_conflicts(record, method, name)
     method, given = method.upon(record.adapters)
     placed, remarks = _grow(record, method, head, tokenizer)
-    _refuse_two_owners(method, placed)
-    _refuse_no_room(model, placed)
+    refuse_in_vain(method, placed)
+    refuse_broken_chain(method, placed)
+    refuse_no_room(model, placed)
     adapter = Adapter(name, method, placed, model, remarks)
     if given:
         adapter.begin(given)
@@ -61,7 +66,7 @@ def attach(
         if any(item.part.verbs() & {"keys_values", "tokens"} for item in placed):
             _reroute(record)
         in_place.begin(record, adapter)
-        _refuse_nothing(adapter)
+        refuse_nothing(adapter)
     except BaseException:
         detach(model, name)
         raise
@@ -113,84 +118,6 @@ def _reroute(record: Grafted) -> None:
     attention.reroute(record, sites)
 
 
-def _refuse_arguments(model: nn.Module, method: Method, name: str, head: bool | Literal["auto"]) -> None:
-    if not isinstance(model, nn.Module) or not isinstance(method, Method):
-        raise BadInput(
-            f"attach takes a model and a method, got {_seen(model)} and {_seen(method)}. A method is made by calling "
-            "its class with hyperparameters; graft.method.named makes one from its name."
-        )
-    if head not in (True, False, "auto"):
-        raise BadInput(f"head is True, False or 'auto', got {head!r}.")
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise BadInput(
-            f"adapter name {name!r}: use lower-case letters, digits, '.', '_', '-', 64 at most, as in 'legal-v2'."
-        )
-    if offloaded := [path or "the model" for path, module in model.named_modules() if has_offloaded_params(module)]:
-        raise Refused(
-            f"{len(offloaded)} modules are offloaded ({offloaded[0]}, ...): their weights are not there when an "
-            "adapter is made or runs. Load the model without offloading, or on several devices that hold all of it."
-        )
-
-
-def _seen(value: object) -> str:
-    """An argument, for a message: a class and short values as they are written, the rest by kind."""
-    short = isinstance(value, (type, str)) or value is None
-    return f"{value!r:.60}" if short else f"a {type(value).__name__}"
-
-
-def _refuse_conflicts(record: Grafted, method: Method, name: str) -> None:
-    if name in record.adapters:
-        raise BadInput(f"there is an adapter {name!r} already. Detach it first, or choose another name.")
-    if merged := [other for other, adapter in record.adapters.items() if adapter.merged]:
-        raise Refused(f"{merged[0]!r} is merged into the base. Unmerge it before attaching another adapter.")
-    exclusive = any(term.in_place for term in method.methods())
-    if exclusive and len(method.methods()) > 1:
-        raise Refused("a method that trains the base's own tensors cannot be part of a sum. Attach it alone.")
-    if (exclusive and record.adapters) or any(a.trained for a in record.adapters.values()):
-        raise Refused(
-            f"{type(method).__name__} and {', '.join(record.adapters)} cannot share a model: one of them trains the "
-            "base's own tensors. Detach the other first."
-        )
-
-
-def _refuse_two_owners(method: Method, placed: Sequence[Placed]) -> None:
-    """Refuse two terms of a sum that give one parameter anew: only the last would count, and the other never train."""
-    owners: dict[tuple[str, str], Placed] = {}
-    for item in placed:
-        for name in item.part.replaces if item.site is not None and not item.head else ():
-            first = owners.setdefault((item.site.name if item.site else "", name), item)
-            if first is not item:
-                both = [type(method.methods()[each.term]).__name__ for each in (first, item)]
-                raise Refused(
-                    f"{' and '.join(both)} both train the {name} of {item.key.partition('.')[2]}, and one would do so "
-                    "in vain. Take one alone, or give them sites that have nothing in common."
-                )
-
-
-def _refuse_no_room(model: nn.Module, placed: Sequence[Placed]) -> None:
-    """Refuse virtual tokens that take up all positions a model has."""
-    config: Any = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    positions = getattr(text, "max_position_embeddings", None)
-    added: dict[int, int] = {}
-    for item in placed:
-        if item.site is not None and item.site.role != "layer":  # there they take no position of a row
-            added[item.term] = max(added.get(item.term, 0), item.part.length)
-    if isinstance(positions, int) and sum(added.values()) >= positions > 0:
-        raise BadInput(
-            f"{sum(added.values()):,} virtual tokens leave none of the {positions:,} positions of this "
-            f"{type(model).__name__} to a row. Choose fewer."
-        )
-
-
-def _refuse_nothing(adapter: Adapter) -> None:
-    if next(adapter.named_parameters(), None) is None:
-        raise NotApplied(
-            f"{type(adapter.method).__name__} has nothing to train: it names no site and no tensor, and this "
-            f"{type(adapter.model).__name__} has no task head that trains. Choose other hyperparameters, or head=True."
-        )
-
-
 def _grow(
     record: Grafted, method: Method, head: bool | Literal["auto"], tokenizer: Callable[[str], Any] | None
 ) -> tuple[tuple[Placed, ...], tuple[str, ...]]:
@@ -202,10 +129,11 @@ def _grow(
     with torch.device(device), torch.no_grad():
         for index, term in enumerate(method.methods()):
             sites = [site.bind(model, tokenizer) for site in _sites(record.anatomy, term)]
-            _refuse_too_large(term, sites, device)
+            refuse_too_large(term, sites, device)
             remarks.extend(term.remarks(sites))
             mark = f"{index}." if len(method.methods()) > 1 else ""
             for site, part in term.grow(sites):
+                refuse_no_part(term, site, part)
                 key = site.name if site else f"shared.{sum(p.site is None and p.term == index for p in placed)}"
                 placed.append(Placed(mark + key, site, part, index))
         for site in _head_sites(record.anatomy, model, head):
@@ -217,18 +145,6 @@ def _grow(
             if tensor is not None and tensor.device != device:
                 item.part.to(tensor.device)
     return tuple(placed), tuple(remarks)
-
-
-def _refuse_too_large(method: Method, sites: Sequence[Site], device: torch.device) -> None:
-    """Refuse more than there is room for, before it is allocated; a method without a count is let through."""
-    if device.type == "meta" or type(method).count is Method.count:
-        return
-    asked, free = FLOAT * method.drawn(sites), available(device)
-    if asked > free:
-        raise Refused(
-            f"{method} asks for {asked:,} bytes of tensors, and {free:,} bytes are free on {device}. "
-            "Choose smaller hyperparameters, or fewer sites."
-        )
 
 
 def _sites(anatomy: Anatomy, method: Method) -> Sequence[Site]:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from graft.attach.attach import NAME
+from graft.attach.refusals import NAME
 from graft.catalogue import VARIABLE
 from graft.checkpoint.safe import listed, read_json
 from graft.errors import BadInput

@@ -165,3 +165,6 @@ class BiAdapter(Method):
 
     def count(self, sites: Sequence[Site]) -> int:
         return sum(4 if self.packed else self.bottleneck * (site.inputs + site.outputs) for site in sites)
+
+    def drawn(self, sites: Sequence[Site]) -> int:
+        return replace(self, packed=False).count(sites)

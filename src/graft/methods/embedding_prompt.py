@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
+from graft.errors import Refused
 from graft.method import Method, Part, positive
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class EmbeddingPrompt(Method):
         positive(self, "tokens")
 
     def build(self, site: Site) -> Part:
+        if site.role != "layer":
+            raise Refused(f"EmbeddingPrompt: {site.name} is no block. Choose sites='layer', or prompt_tuning.")
         return BlockPrompt(self.tokens, site.inputs)
 
     def sizes(self) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ class Houlsby(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check("norm" not in self.sites, self, "sites", "must leave norms to train_layernorm", "Try 'attention ffn'.")
         positive(self, "bottleneck")
         check(self.std > 0, self, "std", "must be above 0", "Try 0.001.")
 

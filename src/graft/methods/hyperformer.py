@@ -117,6 +117,7 @@ class HyperFormer(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check("norm" not in self.sites, self, "sites", "must leave norms to train_layernorm", "Try 'attention ffn'.")
         positive(self, "bottleneck", "width", "hidden")
         words = isinstance(self.tasks, tuple) and all(isinstance(each, str) for each in self.tasks)
         check(words, self, "tasks", "must be a tuple of text", 'Try ("first", "second").')

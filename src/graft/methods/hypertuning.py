@@ -284,8 +284,8 @@ class HyperTuning(Method):
     def _outputs(self, site: Site) -> int:
         if self.emits == "lora":
             return site.inputs + site.outputs
-        assert site.heads is not None
-        return 2 * site.heads.key * site.heads.width
+        heads = site.key_heads()
+        return 2 * heads.key * heads.width
 
     def _goal(self) -> str:
         return SITES[self.emits] if self.sites is None else self.sites

@@ -134,7 +134,12 @@ class IntrinsicSubspace(Method):
                 f"IntrinsicSubspace: dimension {self.dimension} leaves nothing beside a scale for each of {len(sites)} "
                 f"weights: choose at least {len(sites) + 1}, or projection=fastfood."
             )
-        entries = free * sum(site.weight.numel() for site in sites)
+        weights = sum(site.weight.numel() for site in sites)
+        if free > weights:
+            raise BadInput(
+                f"IntrinsicSubspace: {free:,} dimensions are no subspace of {weights:,} weights. Choose fewer."
+            )
+        entries = free * weights
         if self.projection == "dense" and entries > LARGEST:
             raise Refused(
                 f"a dense projection to {free} dimensions has {entries:,} entries here, and {LARGEST:,} is the most "
@@ -148,3 +153,8 @@ class IntrinsicSubspace(Method):
 
     def count(self, sites: Sequence[Site]) -> int:
         return self.dimension
+
+    def drawn(self, sites: Sequence[Site]) -> int:
+        # Fastfood: signs, an order and Gaussians, each as long as the longer of the two, rounded up to a power of two.
+        sizes = [max(self.dimension, site.inputs * site.outputs) for site in sites]
+        return self.dimension + (3 * sum(2 * size for size in sizes) if self.projection != "dense" else 0)

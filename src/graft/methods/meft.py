@@ -73,6 +73,8 @@ class Behind(Bottleneck):
 class Reversible(Bottleneck):
     """One block of the chain, and the bottleneck that is F or G in variants 1 and 2."""
 
+    chains = True
+
     def __init__(self, site: Site, owner: "MEFT", blocks: int) -> None:
         super().__init__(site, owner.bottleneck)
         self.variant, self.exact, self.blocks, self.halves = owner.variant, owner.exact, blocks, owner.variant == 3

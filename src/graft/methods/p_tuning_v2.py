@@ -49,8 +49,8 @@ class PTuningV2(Method):
         positive(self, "tokens")
 
     def build(self, site: Site) -> Part:
-        assert site.heads is not None
-        return DeepPrompt(self.tokens, site.heads.key, site.heads.width)
+        heads = site.key_heads()
+        return DeepPrompt(self.tokens, heads.key, heads.width)
 
     def sizes(self) -> tuple[str, ...]:
         return ("tokens",)

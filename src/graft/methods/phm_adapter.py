@@ -16,7 +16,7 @@ from torch import Tensor
 from graft.anatomy.site import Site
 from graft.errors import BadInput
 from graft.kronecker import glorot, kronecker
-from graft.method import ACTIVATIONS, Activation, Method, Part, StandIn, normal, positive, zeros
+from graft.method import ACTIVATIONS, Activation, Method, Part, StandIn, check, normal, positive, zeros
 
 if TYPE_CHECKING:
     from graft.attach.call import Call
@@ -53,6 +53,7 @@ class PHMAdapter(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check("norm" not in self.sites, self, "sites", "must leave norms to train_layernorm", "Try 'attention ffn'.")
         positive(self, "reduction", "n")
 
     def expression(self) -> str:

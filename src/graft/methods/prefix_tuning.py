@@ -155,8 +155,8 @@ class PrefixTuning(Method):
 
 
 def _heads(site: Site) -> tuple[int, int]:
-    assert site.heads is not None
-    return site.heads.key, site.heads.width
+    heads = site.key_heads()
+    return heads.key, heads.width
 
 
 def _width(site: Site) -> int:

@@ -307,6 +307,9 @@ class ProPETL(Method):
         of_tasks = len(self.tasks) * sum(entries(group[0]) for group in _alike(sites))
         return shared if self.packed else shared + of_tasks + sum(entries(site) for site in sites)
 
+    def drawn(self, sites: Sequence[Site]) -> int:
+        return replace(self, packed=False).count(sites)
+
     def _shared(self, site: Site) -> Part:
         if self.form == "adapter":
             return AfterNorm(site.outputs, self._bottleneck(site), self.activation, "bert")

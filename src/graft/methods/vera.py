@@ -32,8 +32,8 @@ class Projections(Part):
         self.B: Tensor
         for name, shape in (("A", (rank, inputs)), ("B", (outputs, rank))):
             bound = (6 / shape[1]) ** 0.5
-            drawn = torch.empty(shape, device="cpu").uniform_(-bound, bound, generator=draws)
-            self.register_buffer(name, drawn.to(device))
+            drawn = torch.empty(shape, device="meta" if device.type == "meta" else "cpu")
+            self.register_buffer(name, drawn.uniform_(-bound, bound, generator=draws).to(device))
 
 
 class ScaledProjection(Part):
@@ -95,3 +95,7 @@ class VeRA(Method):
 
     def count(self, sites: Sequence[Site]) -> int:
         return sum(self.rank + site.outputs for site in sites)
+
+    def drawn(self, sites: Sequence[Site]) -> int:
+        inputs, outputs = max(site.inputs for site in sites), max(site.outputs for site in sites)
+        return self.rank * (inputs + outputs) + self.count(sites)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from graft import catalogue
-from graft.attach.attach import NAME
+from graft.attach.refusals import NAME
 from graft.errors import BadInput
 from graft.method import Method, describe, find, named
 from graft.tournament import entrants
