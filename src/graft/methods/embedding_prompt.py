@@ -4,7 +4,8 @@
 
 Every block reads tokens of its own in front of the row, and what it gives at them is dropped. In an encoder-decoder
 both stacks have them. They come behind the embedding: rotary and relative positions count them, learned positions of
-the real tokens stay where they are. Starts Xavier-uniform, and never as the base.
+the real tokens stay where they are. Starts Xavier-uniform, and never as the base. Departure: the papers' stacks, of
+sound and of images, read no tokens and are refused.
 """
 
 from collections.abc import Sequence
