@@ -7,6 +7,7 @@ table   writes docs/methods-measured.md from what these two kept in --folder
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,12 @@ from benchmarks.acceptance.material import minilm
 from benchmarks.methods import steps, table
 from graft import catalogue
 from graft.cli import main as graft
+from graft.files import write_text
 
 HERE = Path(__file__).parent
 # What is not trained alone: it is made of adapters that are on the model, or for another one.
 MADE_OF_OTHERS = ("adapter_fusion", "parallel", "plug_in", "offsite")
+KNOW_TASKS = ("hyperformer", "hypertuning")  # rows have to say which task they are of: here all are of one
 BESIDE = {
     "encoder": ("majority", "head", "full"),
     "decoder": ("zero_shot", "full"),
@@ -46,16 +49,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.kind is None:
         parser.error("run needs encoder, decoder or encoder_decoder")
     model, data = material(given.kind, given.data, given.folder)
-    return graft([
-        "compare", str(HERE / f"{given.kind}.yaml"), "--model", model, "--data", data, "--folder",
-        str(given.folder / given.kind), "--workers", str(given.workers),
-        "--contestants", *BESIDE[given.kind], *contestants(), *further,
-    ])  # fmt: skip
+    of_tasks = named(data, given.folder / "tasks" / given.kind)
+    for rows, folder, names in (
+        (data, given.kind, [*BESIDE[given.kind], *(name for name in contestants() if name not in KNOW_TASKS)]),
+        (of_tasks, f"{given.kind}-tasks", KNOW_TASKS),
+    ):
+        recipe = ["compare", str(HERE / f"{given.kind}.yaml"), "--model", model, "--data", rows]
+        more = ["--folder", str(given.folder / folder), "--workers", str(given.workers), *further]
+        if graft([*recipe, *more, "--contestants", *names]):
+            return 1
+    return 0
 
 
 def contestants() -> list[str]:
     """Every method that can be trained on its own; all layers of TopLayers are full fine-tuning already."""
     return [name for name in catalogue.own() if name not in MADE_OF_OTHERS]
+
+
+def named(data: str, folder: Path) -> str:
+    """The same rows, each with the name of its task."""
+    for file in sorted(Path(data).glob("*.jsonl")):
+        rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+        write_text(folder / file.name, "".join(json.dumps({**row, "task": "all"}) + "\n" for row in rows))
+    return str(folder)
 
 
 def material(kind: str, data: Path, folder: Path) -> tuple[str, str]:

@@ -26,9 +26,9 @@ class Trained:
         self.model = AutoModelForSequenceClassification.from_pretrained(minilm(), num_labels=6)
         ids = torch.randint(1000, 20000, (ROWS, LENGTH))
         self.batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.arange(ROWS) % 6}
-        chosen = named(method)
-        self.adapter = graft.attach(self.model, chosen)
-        chosen.prepare(self.model, [self.batch])
+        self.adapter = graft.attach(self.model, named(method))
+        for term, parts in self.adapter.terms():
+            term.prepare(self.model, [self.batch], parts)
         self.optimizer = torch.optim.AdamW(self.adapter.parameters(), lr=1e-4)
         self.model.train()
 

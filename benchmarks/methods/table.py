@@ -35,14 +35,20 @@ def write(folder: Path) -> int:
     notes = json.loads(NOTES.read_text(encoding="utf-8"))
     parts = [HEAD]
     for kind, (title, metric, beside) in TITLES.items():
-        results = folder / kind / "results.csv"
-        if not results.is_file():
+        lines = [line for name in (kind, f"{kind}-tasks") for line in results(folder / name / "results.csv")]
+        if not lines:
             continue
-        with results.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
         parts.append(f"## {title}\n\n" + "".join(rows(lines, metric, beside, times, notes.get(kind, {}))))
     write_text(PAGE, "\n".join(parts))
     return 0
+
+
+def results(file: Path) -> list[dict[str, str]]:
+    """The lines of a comparison's table; none where there is none yet."""
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
 
 
 def rows(
