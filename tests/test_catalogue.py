@@ -169,7 +169,7 @@ def test_a_package_declares_its_methods(
         ("ssf.py", None, "cannot read a method there: No such file"),
         ("ssf.py", "x = 1\n", "holds no method: graft looks for a class that is called like the file"),
         ("ssf.py", "class SSF:\n  def\n", r"ssf\.py:2: no Python"),
-        ("ssf.py", "class SSF: ...\n", "is no graft.Method"),
+        ("ssf.py", "import sys\nsys.exit(0)\nclass SSF: ...\n", "cannot be imported: SystemExit: 0"),
         ("ssf.py", "import nowhere\nclass SSF: ...\n", "cannot be imported: ModuleNotFoundError: No module named"),
         ("lora.py", "class LoRA: ...\n", r"two methods are called lora: one of graft itself, one from lora\.py"),
     ],
@@ -181,4 +181,52 @@ def test_files_that_are_no_method(
         (tmp_path / name).write_text(text)
     with pytest.raises(BadInput, match=said):
         method.named(str(tmp_path / name))
-    assert f"graft.methods.{name[:-3]}" not in sys.modules or name == "lora.py" or "Method" in said
+    assert f"graft.methods.{name[:-3]}" not in sys.modules or name == "lora.py"
+
+
+HEAD = """
+from dataclasses import dataclass
+from typing import Annotated
+from graft.method import Method
+@dataclass(frozen=True)
+class SSF(Method):
+"""
+SITES = '    sites: Annotated[str, "where"] = "q"\n'
+BUILD = "    def build(self, site): return {}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("class SSF: ...", "SSF is no graft.Method"),
+        ("def ssf(): ...", "ssf is no graft.Method"),
+        (HEAD.replace("@dataclass(frozen=True)\n", "") + BUILD.format(1), "Write @dataclass(frozen=True) above it"),
+        (HEAD.replace("(frozen=True)", "") + BUILD.format(1), "cannot inherit non-frozen"),
+        (HEAD + '    """It has no build."""', "SSF makes nothing. Give it build"),
+        (HEAD + "    size: int = 3\n" + BUILD.format(1), "SSF.size has no help: write size: Annotated["),
+        (HEAD + '    size: Annotated[int, "size"]\n' + BUILD.format(1), "SSF.size has no default"),
+        (HEAD + '    size: "Annotated[Zork, 1]" = 3\n' + BUILD.format(1), "NameError: name 'Zork' is not defined"),
+        (HEAD + SITES + BUILD.format("{}['x']"), "ssf.py:8: the method breaks there. KeyError: 'x'."),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("verb", ["methods", "compare"])
+def test_a_class_that_is_no_method_is_bad_input_of_its_file(
+    verb: str, text: str, said: str, rows: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ssf.py"
+    path.write_text(text)
+    more = [] if verb == "methods" else ["--model", *rows, "--dry-run", "--contestants"]
+    assert cli.main([verb, *more, str(path)]) == 2
+    found = capsys.readouterr()
+    assert not found.out and found.err.startswith(f"error: {path}") and said in found.err
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [("None", "made None at encoder.0.q"), ("__import__('graft').Part()", "made a Part at encoder.0.q, which would")],
+)
+def test_what_a_method_makes_is_a_part_that_acts(made: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "ssf.py"
+    path.write_text(HEAD + SITES + BUILD.format(made))
+    with pytest.raises(BadInput, match=rf"ssf\.py: SSF {said}"):
+        graft.attach(zoo.tiny("bert"), method.named(str(path)))

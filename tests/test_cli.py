@@ -17,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graft
-from graft import catalogue, cli
+from graft import catalogue, cli, verbs
 from graft.errors import BadInput, GateFailed, Refused
+from graft.options.command import parse, positional
+from graft.options.fields import fields_of
 from graft.options.keywords import function
 from test_process import graft_process
 
@@ -96,7 +98,7 @@ def sample(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.SimpleNamespace]:
     module("graft.methods.alpha", Alpha=Alpha)
     module("graft.methods.beta_gamma", BetaGamma=BetaGamma)
     # Building methods is graft.method's own business; here it is enough to see what it is asked for.
-    module("graft.method", named=lambda name, settings: (name, settings))
+    module("graft.method", named=lambda name, settings: (name, settings), find=catalogue.method_class)
     yield state
 
 
@@ -113,6 +115,14 @@ def run(sample: types.SimpleNamespace, tmp_path: Path) -> Callable[..., Options]
         return sample.given
 
     return go
+
+
+def test_the_usage_line_is_what_works() -> None:
+    """What stands behind an option that takes several is given by name."""
+    compare, combine = (positional(fields_of(verbs.module(name).Options)) for name in ("compare", "combine"))
+    assert (compare, combine) == (" MODEL... --data DATA...", " ADAPTERS... --how HOW --output OUTPUT")
+    call = parse(["combine", "a", "b", "--how", "stack", "--output", "c"])
+    assert call is not None and call.options == {"adapters": ("a", "b"), "how": "stack", "output": Path("c")}
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import graft
 import zoo
 from graft.attach import Adapter, attach, require, use
 from graft.errors import BadInput, Refused
+from graft.method import Sum
 
 
 def grafted(name: str, *methods: Any) -> Any:
@@ -96,8 +97,22 @@ def test_what_is_stored_smaller_is_composed_as_it_is_stored() -> None:
     (lambda: graft.Stack(("a", "a")), "each named once"),
     (lambda: graft.Stack(("a", "nope")), "no adapter nope on this model; attached are: a, b, c"),
     (lambda: graft.Average(("a", "b")), "put them side by side"),
-    (lambda: graft.Average(("a", "c"), weights=(1.0,)), "weights must be 2 numbers"),
-    (lambda: graft.Average(("a", "c"), weights=(1.0, float("nan"))), "weights must be 2 numbers"),
+    (lambda: graft.Average(("a", "c"), weights=(1.0,)), r"weights must be 2 numbers.* weights=\(\)"),
+    (lambda: graft.Average(("a", "c"), weights=(1.0, float("nan"))), "weights must be a tuple of numbers"),
+    (lambda: graft.Average(("a", "c"), weights=None), r"weights must be a tuple of numbers.* The default is \(\)"),
+    (lambda: graft.Average(("a", "c"), weights=(0, 0.0)), "weights must not all be 0"),
+    (lambda: graft.Stack("ab"), "adapters must be a tuple of text, got 'ab'"),
+    (lambda: graft.Stack(["a", "b"]), "adapters must be a tuple of text"),
+    (lambda: graft.Stack(None), "adapters must be a tuple of text"),
+    (lambda: graft.Average((1, 2)), "adapters must be a tuple of text"),
+    (lambda: graft.Frozen("a", examples=5), "examples must be a tuple of tuples of whole numbers"),
+    (lambda: graft.Frozen("a", examples=((1.5,),)), "examples must be a tuple of tuples of whole numbers"),
+    (lambda: graft.Frozen("a", examples=("ab",)), "examples must be a tuple of tuples of whole numbers"),
+    (lambda: graft.Frozen("a", examples=((3, -1),)), "examples must be rows of token ids"),
+    (lambda: graft.Frozen("a", examples=((),)), "examples must be rows of token ids"),
+    (lambda: graft.Frozen("a", examples=((0, zoo.VOCABULARY),)), f"the base knows {zoo.VOCABULARY}"),
+    (lambda: graft.LoRA() + 5, r"terms must be a tuple of methods, got \(LoRA.*, 5\)"),
+    (lambda: Sum((graft.LoRA,)), "terms must be a tuple of methods"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_before_anything_is_attached(value: Any, said: str) -> None:
     model = grafted("llama", graft.LoRA(rank=2), graft.LoRA(rank=3), graft.LoRA(rank=2))

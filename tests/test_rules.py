@@ -23,7 +23,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Imports go one way: a file may import from lines above its own, and from its own folder.
 ORDER = [
     ["errors"],
-    ["bases", "catalogue", "files", "limits", "memory", "moment", "progress", "values"],
+    ["limits"],
+    ["bases", "catalogue", "files", "memory", "moment", "progress", "values"],
     ["anatomy", "statistics"],
     ["part"],
     ["method"],

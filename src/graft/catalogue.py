@@ -18,6 +18,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -104,7 +105,7 @@ def method_class(name: str) -> type:
         return getattr(importlib.import_module(home), entry.class_name)
     try:
         return getattr(_loaded(home, entry.path) if entry.path else importlib.import_module(home), entry.class_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         where = entry.path or entry.origin
         raise BadInput(f"{where} cannot be imported: {type(error).__name__}: {sentence(error)}") from error
 
@@ -116,6 +117,14 @@ def outside(kind: type) -> Entry | None:
         return None
     known = (each for each in (*_given.values(), *_installed()) if each.home == home)
     return next(known, None) or Entry(name, kind.__name__, "", home, f"the Python module {home}")
+
+
+def fault(error: BaseException) -> str:
+    """Where in a method from outside an error came up, as "ssf.py:12"; "" where it was in none."""
+    homes = {entry.home: entry for entry in (*_given.values(), *_installed())}
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [(homes[name], line) for frame, line in frames if (name := frame.f_globals.get("__name__")) in homes]
+    return f"{lines[-1][0].path or lines[-1][0].origin}:{lines[-1][1]}" if lines else ""
 
 
 def _from(entry: Entry) -> str:

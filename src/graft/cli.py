@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from graft.errors import BadInput, GraftError
+from graft.errors import BadInput, GraftError, sentence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail(f"error: {error}", error.exit_code)
         if "--debug" in arguments or os.environ.get("GRAFT_DEBUG"):
             raise
+        from graft.catalogue import fault
+
+        if where := fault(error):
+            said = f"{type(error).__name__}: {sentence(error)}"
+            return _fail(f"error: {where}: the method breaks there. {said} Correct it; --debug shows more.", 2)
         return _fail(f"unexpected {type(error).__name__}: {error}\n{_report()}", 3)
 
 

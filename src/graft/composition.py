@@ -13,10 +13,9 @@ makes an adapter that knows several tasks an ordinary one for one of them, and o
 that reads examples one for those of a task, or for `examples`.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor
@@ -73,12 +72,18 @@ class Frozen(Method):
     task: Annotated[str | None, "the task, where it knows several"] = None
     examples: Annotated[tuple[tuple[int, ...], ...], "token ids of rows to read instead, each with its answer"] = ()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rows = all(row and min(row) >= 0 for row in self.examples)
+        check(rows, self, "examples", "must be rows of token ids, which are at least 0", "Leave out what is none.")
+
     def upon(self, adapters: "Mapping[str, Adapter]") -> "tuple[Method, Mapping[str, Tensor]]":
         if self.adapter not in adapters:
             there = ", ".join(adapters) or "none"
             raise BadInput(f"Frozen: there is no adapter {self.adapter!r} on this model; attached are: {there}.")
         live = adapters[self.adapter]
         check(not (self.task and self.examples), self, "examples", "stand in a task's place", "Give one of the two.")
+        self._check_ids(live.model)
         if not self.examples and self.task not in live.tasks and (self.task is not None or len(live.tasks) > 1):
             knows = f"{self.adapter!r} knows the tasks {', '.join(live.tasks)}" if live.tasks else "it knows no tasks"
             seen = "none was named" if self.task is None else f"none is called {self.task!r}"
@@ -89,6 +94,14 @@ class Frozen(Method):
         heads = {f"{p.key}.{n}": t for p in live.placed if p.head for n, t in p.part.state_dict().items()}
         method, tensors = found[0] if len(found) == 1 else joined(found)
         return method, {**tensors, **heads}
+
+    def _check_ids(self, model: Any) -> None:
+        """Refuse ids that the base has no embedding of."""
+        largest = max((max(row) for row in self.examples), default=-1)
+        if self.examples and largest >= (known := len(model.get_input_embeddings().weight)):
+            raise BadInput(
+                f"Frozen: examples have the id {largest}, and the base knows {known:,}, from 0. Use its own tokenizer."
+            )
 
     def _terms(self, live: "Adapter") -> "Iterator[tuple[Method, Mapping[str, Tensor]]]":
         """Each method of the sum, frozen."""
@@ -133,8 +146,10 @@ def chosen(method: Method, names: tuple[str, ...], adapters: "Mapping[str, Adapt
 
 def weights(method: Method, given: tuple[float, ...], count: int) -> tuple[float, ...]:
     """The weights of so many adapters: all alike where none are given. Raises BadInput."""
-    numbers = isinstance(given, tuple) and all(type(each) in (int, float) and math.isfinite(each) for each in given)
-    check(numbers and len(given) in (0, count), method, "weights", f"must be {count} numbers, or none", "Try none.")
+    fits = len(given) in (0, count)
+    check(fits, method, "weights", f"must be {count} numbers, one for each adapter", "For all alike, weights=().")
+    idle = bool(given) and not any(given)
+    check(not idle, method, "weights", "must not all be 0, which would leave the base", "For all alike, weights=().")
     return given or (1 / count,) * count
 
 

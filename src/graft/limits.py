@@ -1,4 +1,4 @@
-"""What numbers an option takes: checked before any work, every offender in one error."""
+"""What numbers options and hyperparameters take: checked before any work, every offender in one error."""
 
 import math
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 from graft.errors import BadInput
 
 SEEDS = 2**32  # what NumPy's generator takes
+LARGEST = 2**31  # of a hyperparameter, either sign: what is larger overflows somewhere, in products or as a size
 
 
 def check_numbers(options: Any, lowest: Mapping[str, float], above: tuple[str, ...] = ()) -> None:

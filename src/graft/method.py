@@ -14,13 +14,13 @@ and never asks what kind of layer, model, adapter name or device it sits on: the
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hints
 
 from torch import Tensor, nn
 
 from graft import catalogue
 from graft.anatomy.site import Site
-from graft.errors import BadInput
+from graft.errors import BadInput, sentence
 from graft.moment import Moment as Moment
 from graft.part import ACTIVATIONS as ACTIVATIONS
 from graft.part import VERBS as VERBS
@@ -29,6 +29,7 @@ from graft.part import Part as Part
 from graft.part import StandIn as StandIn
 from graft.part import kaiming as kaiming
 from graft.part import normal as normal
+from graft.part import pair as pair
 from graft.part import zeros as zeros
 from graft.values import allowed
 from graft.values import check as check
@@ -37,6 +38,8 @@ from graft.values import positive as positive
 if TYPE_CHECKING:
     from graft.anatomy import Anatomy
     from graft.attach.adapter import Adapter
+
+MAKING = ("build", "grow", "choose", "methods")  # a method defines one of these at least
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Method:
     `learning_rate`, how far an untrained adapter may be from the base (`start`: "exact", "near" or "elsewhere"),
     `in_place` for the rare method that trains the base's own tensors, and `needs_tasks` for one that learns several
     tasks at once: it has a field `tasks`, their names, which training takes from the rows where none are given.
-    `needs_adapters`: it is made of adapters that are on the model, and has a field `adapters`, their names.
+    `needs_adapters`: it is made of adapters that are on the model, and has a field `adapters`, their names. `made_by`:
+    the command that makes its adapters, where that is not `graft tune`.
     """
 
     family: ClassVar[str] = "function"
@@ -56,6 +60,7 @@ class Method:
     in_place: ClassVar[bool] = False
     needs_tasks: ClassVar[bool] = False
     needs_adapters: ClassVar[bool] = False
+    made_by: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         """Refuse values that a field's type does not allow; a method with rules of its own calls this first."""
@@ -101,13 +106,25 @@ class Method:
         """The hyperparameters that make it larger, or smaller, when they are changed in proportion; () for one size."""
         return ()
 
-    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        """A start that needs weights or data; most need neither. With `needs_tasks` batches also name `tasks`."""
+    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]], parts: Sequence[Part]) -> None:
+        """A start of these parts that needs weights or data; most need neither. Those that trained keep what they have.
+
+        Called whenever a run begins. With `needs_tasks` batches also name `tasks`.
+        """
 
     def during(
         self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]
     ) -> Tensor | None:
         """Called once per optimizer step and phase; in phase `loss` a returned scalar is added to the loss."""
+
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether `during` reads or changes gradients, so that a step without any, as MeZO's, has to make them."""
+        return False
+
+    def settled(self, step: Moment) -> bool:
+        """Whether what this step leaves may be what a run gives; a method that is pruned is not before that is over."""
+        return True
 
     def remarks(self, sites: Sequence[Site]) -> tuple[str, ...]:
         """What a user should know about this method at these sites, such as tensors it had to create."""
@@ -137,7 +154,7 @@ class Method:
         return (self,)
 
     def __add__(self, other: "Method") -> "Sum":
-        return Sum((*self.methods(), *other.methods()))
+        return Sum((*self.methods(), *(other.methods() if isinstance(other, Method) else (other,))))
 
     @classmethod
     def slug(cls) -> str:
@@ -156,6 +173,10 @@ class Sum(Method):
 
     terms: Annotated[tuple[Method, ...], "the methods, in the order they are applied"] = ()
     family: ClassVar[str] = "hybrid"
+
+    def __post_init__(self) -> None:
+        methods = isinstance(self.terms, tuple) and all(isinstance(term, Method) for term in self.terms)
+        check(methods, self, "terms", "must be a tuple of methods", "A method is made by calling its class.")
 
     def methods(self) -> tuple[Method, ...]:
         return self.terms
@@ -194,11 +215,37 @@ def joined(found: "Iterable[tuple[Method, Mapping[str, Tensor]]]") -> tuple[Sum,
 
 
 def find(name: str) -> type[Method]:
-    """The method class called `name`, by file name or class name. Raises BadInput with the nearest match."""
+    """The method class called `name`, by file name or class name.
+
+    Raises BadInput with the nearest match, and for a class that is no method, saying what to change in which file.
+    """
     kind = catalogue.method_class(name)
-    if not issubclass(kind, Method):
-        raise BadInput(f"{kind.__module__}.{kind.__name__} is no graft.Method: a method is a frozen dataclass of that.")
+    if wrong := _wrong(kind):
+        entry = catalogue.method(name)
+        raise BadInput(f"{entry.path or entry.origin or entry.name}: {' '.join(wrong)}")
     return kind
+
+
+def _wrong(kind: Any) -> list[str]:
+    """What keeps a class from being a method, and what to do about it."""
+    name = getattr(kind, "__name__", str(kind))
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        return [f"{name} is no graft.Method. A method is a class: @dataclass(frozen=True) class {name}(graft.Method)."]
+    if "__dataclass_params__" not in vars(kind):  # those it inherits know nothing of its fields; all are frozen
+        return [f"{name} is no dataclass, and its settings would be lost. Write @dataclass(frozen=True) above it."]
+    if not any(getattr(kind, verb) is not getattr(Method, verb) for verb in MAKING):
+        return [f"{name} makes nothing. Give it build(self, site), which returns the part of one site."]
+    try:
+        hints = get_type_hints(kind, include_extras=True)
+    except Exception as error:  # a type may be any expression
+        return [f"the types of {name}'s settings cannot be read: {type(error).__name__}: {sentence(error)}"]
+    found = []
+    for each in (each for each in fields(kind) if each.init):
+        if each.default is MISSING and each.default_factory is MISSING:
+            found.append(f"{name}.{each.name} has no default: give it one, for a method is made by its name alone.")
+        if not any(isinstance(text, str) for text in getattr(hints[each.name], "__metadata__", ())):
+            found.append(f'{name}.{each.name} has no help: write {each.name}: Annotated[type, "what it is"].')
+    return found
 
 
 def named(name: str, settings: Mapping[str, Mapping[str, Any]] | None = None) -> Method:

@@ -1,6 +1,6 @@
 """A part: the trainable tensors of one method at one site, its verbs, and how tensors start."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -43,6 +43,7 @@ class Part(nn.Module):
     halves: bool = False  # whether `around` runs the two halves of a layer apart
     replaces: tuple[str, ...] = ()  # parameters of its site that it gives anew, whatever others make of them
     listens: bool = False  # whether it only looks at what passes its site, and changes nothing there
+    whole: bool = False  # whether it trains every entry of its site's matrix by itself, as full fine-tuning does
     in_layer: int | None = None  # which layer it acts in, where its method has to know
     off: frozenset[bool] = frozenset()  # in which modes, training or not, it does nothing for now
 
@@ -126,6 +127,10 @@ class Part(nn.Module):
     def rests(self) -> bool:
         """Whether it does nothing just now."""
         return self.training in self.off
+
+    def decayed(self) -> Iterable[nn.Parameter]:
+        """What weight decay acts on: matrices, not vectors such as biases, unless they are a matrix's entries."""
+        return (parameter for parameter in self.parameters() if parameter.dim() > 1)
 
     def resize(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Take the sizes of stored tensors that are about to be put in; for parts whose sizes training decides."""

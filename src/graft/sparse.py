@@ -1,24 +1,25 @@
 """Differences to the base that are few entries: how they train, and what a whole one keeps of itself; masks as bits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from graft.anatomy.gradients import largest
 from graft.anatomy.site import Site
-from graft.method import Method, Part, zeros
+from graft.method import Part, zeros
 
 
 class Sparse(Part):
     """Trains some entries of a site's matrix: holds their places in the flattened (out, in), and what is added there.
 
-    It begins with the `entries` largest `scores` (by default the largest weights), and as the base. `owner` is the
-    method, which finds its parts by it.
+    It begins with the `entries` largest `scores` (by default the largest weights), and as the base. Weight decay, which
+    acts on what is added, draws the selected entries towards the base, and moves no other.
     """
 
-    def __init__(self, site: Site, entries: int, owner: Method, scores: Tensor | None = None) -> None:
+    def __init__(self, site: Site, entries: int, scores: Tensor | None = None) -> None:
         super().__init__()
-        self.owner, self.site = owner, site
+        self.site = site
         self.at: Tensor
         self.register_buffer("at", torch.empty(0, dtype=torch.int32))
         self.select((site.weight.abs() if scores is None else scores).flatten().topk(entries).indices)
@@ -43,10 +44,20 @@ class Sparse(Part):
     def bound(self, site: Site) -> int:
         return min(len(self.at), super().bound(site))
 
-    @classmethod
-    def of(cls, model: nn.Module, owner: Method) -> "list[Sparse]":
-        """The parts of a method on a model, in model order."""
-        return [part for part in model.modules() if isinstance(part, Sparse) and part.owner == owner]
+    def decayed(self) -> Iterable[nn.Parameter]:
+        return (self.values,)
+
+
+def undecided(parts: Sequence[Part]) -> list[Sparse]:
+    """The parts whose entries are still to be chosen: all of these, or none once one of them has left the base."""
+    own = [part for part in parts if isinstance(part, Sparse)]
+    return [] if any(bool(part.values.any()) for part in own) else own
+
+
+def choose(parts: Sequence[Sparse], scores: Sequence[Tensor]) -> None:
+    """Train the entries with the largest scores of all these parts together, as many as trained before."""
+    for part, at in zip(parts, largest(scores, sum(len(part.at) for part in parts)), strict=True):
+        part.select(at)
 
 
 def kept(density: float, site: Site) -> int:
@@ -57,12 +68,14 @@ def kept(density: float, site: Site) -> int:
 class Pruned(Part):
     """The difference of one site's whole matrix while it trains; evaluated, merged or stored are its largest entries.
 
-    `mask` says which entries may still differ. `owner` is the method, whose served form has `Sparse` parts instead.
+    `mask` says which entries may still differ. `sparse` is the form that is served.
     """
 
-    def __init__(self, site: Site, entries: int, owner: Method) -> None:
+    whole = True
+
+    def __init__(self, site: Site, entries: int) -> None:
         super().__init__()
-        self.site, self.owner, self.entries = site, owner, entries
+        self.site, self.entries = site, entries
         self.delta = zeros(*site.weight.shape)
         self.mask: Tensor
         self.register_buffer("mask", torch.ones(site.weight.shape, dtype=torch.bool))
@@ -95,7 +108,7 @@ class Pruned(Part):
     def sparse(self) -> Sparse:
         """The places and values of the largest entries."""
         found = self.largest()
-        part = Sparse(self.site, self.entries, self.owner.serving(), found.abs())
+        part = Sparse(self.site, self.entries, found.abs())
         part.values.copy_(found.flatten()[part.at.long()])
         return part
 

@@ -2,41 +2,69 @@
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from graft.errors import BadInput
+from graft.limits import LARGEST, SEEDS
 
-# What a plain annotation allows: in words, and as a test.
-PLAIN: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    bool: ("True or False", lambda value: isinstance(value, bool)),
-    int: ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
-    float: ("a number", lambda value: type(value) in (int, float) and math.isfinite(value)),
-    str: ("text", lambda value: isinstance(value, str)),
-    NoneType: ("None", lambda value: value is None),
+
+class Rule(NamedTuple):
+    """What an annotation allows: in words, of one value and of several, and as a test."""
+
+    one: str
+    several: str
+    fits: Callable[[Any], bool]
+
+
+PLAIN: dict[Any, Rule] = {
+    bool: Rule("True or False", "True and False", lambda value: isinstance(value, bool)),
+    int: Rule("a whole number", "whole numbers", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    float: Rule("a number", "numbers", lambda value: type(value) in (int, float) and abs(value) < math.inf),
+    str: Rule("text", "text", lambda value: isinstance(value, str)),
+    NoneType: Rule("None", "None", lambda value: value is None),
 }
 
 
 def allowed(method: Any, name: str, kind: Any, default: Any) -> None:
-    """Refuse a hyperparameter whose value is not of its annotated type, or not one of its words."""
+    """Refuse a hyperparameter whose value is not of its annotated type, not one of its words, or out of range."""
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     words = [word for each in kinds if get_origin(each) is Literal for word in get_args(each)]
-    plain = {each: PLAIN[each] for each in kinds if each in PLAIN}
+    rules = [found for each in kinds if (found := rule(each)) is not None]
     value = getattr(method, name)
-    if not words and len(plain) < len(kinds):
+    if not words and len(rules) < len(kinds):
         return  # something richer, which the method checks itself
     of_words = any(value == word and type(value) is type(word) for word in words)
-    if of_words or any(fits(value) for _, fits in plain.values()):
-        empty = name == "sites" and default and not str(value).strip()
-        check(not empty, method, name, "must name places of a model", f"The default is {default!r}.")
-        return
-    said = " or ".join([*(text for text, _ in plain.values()), *(repr(word) for word in words)])
-    near = difflib.get_close_matches(str(value), map(str, words), n=1)
-    check(
-        False, method, name, f"must be {said}", f"Did you mean {near[0]!r}?" if near else f"The default is {default!r}."
-    )
+    usual = f"The default is {default!r}."
+    if not of_words and not any(each.fits(value) for each in rules):
+        said = " or ".join([*(each.one for each in rules), *(repr(word) for word in words)])
+        near = difflib.get_close_matches(str(value), map(str, words), n=1)
+        written = "Write (first, second). " if isinstance(default, tuple) else ""
+        check(False, method, name, f"must be {said}", f"Did you mean {near[0]!r}?" if near else written + usual)
+    blank = name == "sites" and value != default and not str(value).strip()
+    check(not blank, method, name, "must name places of a model", usual)
+    least, end = (0, SEEDS) if name == "seed" else (1 - LARGEST, LARGEST)
+    bounds = "at least 0 and below 2^32" if name == "seed" else "above -2^31 and below 2^31"
+    check(all(least <= each < end for each in _numbers(value)), method, name, f"must be {bounds}", usual)
+
+
+def rule(kind: Any) -> Rule | None:
+    """What an annotation allows, where it is a plain one or a tuple of such."""
+    if get_origin(kind) is tuple and get_args(kind)[1:] == (...,) and (inner := rule(get_args(kind)[0])) is not None:
+        fits, of = inner.fits, f"of {inner.several}"
+        return Rule(f"a tuple {of}", f"tuples {of}", lambda value: isinstance(value, tuple) and all(map(fits, value)))
+    return PLAIN.get(kind)
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The numbers that a value is made of."""
+    if isinstance(value, tuple):
+        for each in value:
+            yield from _numbers(each)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def positive(method: Any, *names: str) -> None:

@@ -1,5 +1,6 @@
 """Given the same tensors, graft and Hugging Face PEFT are one function with one gradient, in both directions."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +34,19 @@ from graft.methods.vera import VeRA
 # PEFT and transformers warn of each other's changes.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
-TASKS = {"llama": "lm", "gpt2": "lm", "t5": "lm", "bert": "classification"}
-NAMES = {"llama": "CAUSAL_LM", "gpt2": "CAUSAL_LM", "t5": "SEQ_2_SEQ_LM", "bert": "SEQ_CLS"}
-QV = {"llama": ["q_proj", "v_proj"], "gpt2": ["c_attn"], "t5": ["q", "v"], "bert": ["query", "value"]}
-MODELS = tuple(TASKS)
+TASKS = {"llama": "lm", "mistral": "lm", "gpt2": "lm", "t5": "lm", "bert": "classification"}
+NAMES = {"lm": "CAUSAL_LM", "classification": "SEQ_CLS"}
+QV = {"gpt2": ["c_attn"], "t5": ["q", "v"], "bert": ["query", "value"]}
+MODELS = ("llama", "gpt2", "t5", "bert")
 
 
 def theirs(method: str, model: str) -> peft.PeftConfig:
     """PEFT's own configuration, with its own defaults of where to act."""
-    task, low = NAMES[model], {"r": 3, "lora_alpha": 5, "target_modules": QV[model], "task_type": NAMES[model]}
-    low["fan_in_fan_out"] = model == "gpt2"
+    task = "SEQ_2_SEQ_LM" if model == "t5" else NAMES[TASKS[model]]
+    at = {"target_modules": QV.get(model, ["q_proj", "v_proj"]), "task_type": task}
+    low = {"r": 3, "lora_alpha": 5, "fan_in_fan_out": model == "gpt2", **at}
     # PEFT counts the encoder's layers, and its prefix goes to the decoder's.
     layers = {"num_layers": 3} if model == "t5" else {}
-    at = {"target_modules": QV[model], "task_type": task}
     return {
         "vera": lambda: peft.VeraConfig(r=5, **at),
         "vera_drawn": lambda: peft.VeraConfig(r=5, projection_prng_key=3, save_projection=False, **at),
@@ -71,6 +72,7 @@ def theirs(method: str, model: str) -> peft.PeftConfig:
         "lora": lambda: peft.LoraConfig(**low),
         "rslora": lambda: peft.LoraConfig(**low, use_rslora=True),
         "dora": lambda: peft.LoraConfig(**low, use_dora=True),
+        "rsdora": lambda: peft.LoraConfig(**low, use_dora=True, use_rslora=True),
         "ia3": lambda: peft.IA3Config(task_type=task),
         "prompt": lambda: peft.PromptTuningConfig(task_type=task, num_virtual_tokens=3),
         "prefix": lambda: peft.PrefixTuningConfig(task_type=task, num_virtual_tokens=3, **layers),
@@ -108,6 +110,7 @@ def ours(method: str, model: str) -> Method:
         "lora": lambda: LoRA(rank=3, alpha=5.0),
         "rslora": lambda: LoRA(rank=3, alpha=5.0, rslora=True),
         "dora": lambda: DoRA(rank=3, alpha=5.0),
+        "rsdora": lambda: DoRA(rank=3, alpha=5.0, rslora=True),
         "ia3": lambda: IA3(variant="hf" if model == "bert" else "paper"),
         "prompt": lambda: PromptTuning(tokens=3, variant="hf" if model == "bert" else "paper"),
         "prefix": lambda: PrefixTuning(tokens=3, variant=variant if model == "t5" else "paper"),
@@ -149,7 +152,7 @@ LINEAR = ("loha", "lokr", "lokr_both", "lokr_full", "hra", "hra_orthogonal", "of
 READ_ONLY = ("vera_drawn", "oft_terms")  # which graft writes in another way
 ON_MODELS = [(method, model) for method in (*METHODS, *LINEAR) for model in MODELS
              if method in METHODS or model != "gpt2"]  # fmt: skip
-ON_MODELS += [("llama_adapter", "llama")]
+ON_MODELS += [("llama_adapter", "llama"), ("llama_adapter", "mistral"), ("rsdora", "llama")]
 
 
 @pytest.mark.parametrize(("method", "model_name"), [*ON_MODELS, *((method, "llama") for method in READ_ONLY)])
@@ -169,6 +172,9 @@ def test_a_checkpoint_of_peft_is_the_same_function_with_the_same_gradients(
     step(us, adapter.parameters(), batch)
     them.save_pretrained(tmp_path / "theirs")
     export(us, "default", tmp_path / "ours")
+    stable = [json.loads((tmp_path / name / "adapter_config.json").read_text()).get("use_rslora", False)
+              for name in ("theirs", "ours")]  # fmt: skip
+    assert stable[0] == stable[1]
     want, seen = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("theirs", "ours"))
     for key in seen.keys() if method != "vera_drawn" else want.keys():
         close(seen[key], want[key][: len(seen[key])], 1e-4)

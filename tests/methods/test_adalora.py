@@ -11,6 +11,7 @@ import zoo
 from graft import checkpoint
 from graft.attach import Adapter, attach, merge
 from graft.errors import BadInput, Refused
+from graft.method import find
 from graft.methods.adalora import AdaLoRA
 from graft.training import resume
 from methods.moments import moment
@@ -90,11 +91,32 @@ def test_pruning_follows_the_schedule_and_ends_at_the_target() -> None:
     adapter, left = run(method, 24)
     assert left == [method.budget(method.pruned(moment(step)), 4) for step in range(24)]
     assert left[0] == 16 and left[-1] == 8
-    ranks = {part.bound(None) for part in adapter.parts.values()}
-    assert max(ranks) > 2 or ranks == {2}
+    assert adapter.counts.rank == max(int(part.lam.count_nonzero()) for part in adapter.parts.values())
     before = [part.lam != 0 for part in adapter.parts.values()]
     again, _ = run(method, 15)
     assert all(torch.equal(part.lam != 0, mask) for part, mask in zip(again.parts.values(), before, strict=True))
+
+
+def test_the_rank_is_that_of_the_triplets_left() -> None:
+    adapter = cases.grafted(zoo.tiny("llama"), "adalora", sites="q")
+    lower, upper = adapter.parts.values()
+    lower.lam.data.zero_()  # a site may lose all of its own
+    upper.lam.data[1:] = 0
+    update = upper.scale * (upper.P * upper.lam) @ upper.Q
+    assert adapter.counts.rank == 1 == int(torch.linalg.matrix_rank(update.detach()))
+
+
+def test_in_the_final_phase_importance_stands_still() -> None:
+    method = AdaLoRA(**SHORT)
+    adapter = attach(zoo.tiny("llama"), method)
+    parts = list(adapter.parts.values())
+    cases.move(adapter)
+    for step, notes in ((12, True), (13, False), (19, False)):
+        for part in parts:
+            part.lam.grad = torch.ones_like(part.lam)
+        before = [part.scores() for part in parts]
+        method.during("stepped", moment(step), parts)
+        assert notes is not all(torch.equal(part.scores(), was) for part, was in zip(parts, before, strict=True))
 
 
 def test_without_numbers_the_schedule_is_laid_over_the_run() -> None:
@@ -114,6 +136,14 @@ def test_what_is_pruned_may_grow_again_before_the_final_phase() -> None:
 def test_equal_ranks_prune_nothing() -> None:
     method = AdaLoRA(**{**SHORT, "init_rank": 3, "target_rank": 3})
     assert run(method, 20)[1] == [12] * 20 and method.remarks([]) == ()
+    assert method.settled(moment(0))
+
+
+def test_the_final_phase_is_when_it_settles_also_within_a_host() -> None:
+    for method in (AdaLoRA(**SHORT), find("adapter_drop")(host=AdaLoRA(**SHORT))):
+        assert [step for step in range(20) if method.settled(moment(step))] == [13, 14, 15, 16, 17, 18, 19]
+    share = [step for step in range(25) if AdaLoRA(init_rank=4, target_rank=2).settled(moment(step, of=25))]
+    assert share == list(range(18, 25))
 
 
 def test_ties_prune_no_more_than_asked() -> None:

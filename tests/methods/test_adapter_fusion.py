@@ -118,7 +118,7 @@ def test_regularizer_is_a_loss_of_v() -> None:
 
 SAVED = {
     "pfeiffer": (Pfeiffer(4), Pfeiffer(6)),
-    "shared": (Compacter(4, train_layernorm=False), Houlsby(4, train_layernorm=False)),
+    "shared": (Compacter(4, sites="attention ffn", train_layernorm=False), Houlsby(4, train_layernorm=False)),
     "stored otherwise": (ProPETL(reduction=4), ProPETL(reduction=8, density=0.2)),
     "sizes of training": (SparseAdapter(4), SparseAdapter(8, sparsity=0.5, score="magnitude")),
     "low rank": (LoRA(2), LoRA(3)),

@@ -11,7 +11,6 @@ from graft.attach import attach
 from graft.errors import BadInput
 from graft.method import StandIn
 from graft.methods.child_tuning import ChildTuning
-from graft.sparse import Sparse
 from methods.moments import moment
 from methods.sizes import counts
 
@@ -59,9 +58,8 @@ def test_d_is_the_child_of_squared_clipped_batch_gradients() -> None:
     plain, tuned = zoo.tiny("llama"), zoo.tiny("llama")
     batches = [labelled(plain, seed) for seed in (0, 1)]
     method = ChildTuning("D", density=0.1, clip=0.05, sites="q down")
-    attach(tuned, method)
-    method.prepare(tuned, batches)
-    parts = Sparse.of(tuned, method)
+    parts = list(attach(tuned, method).parts.values())
+    method.prepare(tuned, batches, parts)
     weights = [plain.get_parameter(f"{part.site.path}.weight") for part in parts]
     fisher = [torch.zeros_like(weight) for weight in weights]
     norms = []

@@ -44,19 +44,22 @@ def test_the_gate_is_hard_concrete() -> None:
 
 @pytest.mark.parametrize("structured", [False, True])
 def test_the_penalty_is_the_expected_number_of_entries(structured: bool) -> None:
-    part = gates(structured, penalty=0.5)
+    method = DiffPruning(structured=structured, penalty=0.5)
+    part = gates(structured)
+    logits = [p for name, p in part.named_parameters() if name != "delta"]
+    assert len(logits) == 1 + structured and all(bool((p == 5).all()) for p in logits)  # almost all count at first
     with torch.no_grad():
         part.alpha.copy_(torch.randn(part.alpha.shape))
         part.delta.fill_(1.0)
         if structured:
             part.group.fill_(0.5)
-    penalty = part.owner.during("loss", moment(0), [part])
+    penalty = method.during("loss", moment(0), [part])
     part.train()
     number = sum(int((part.difference() != 0).sum()) for _ in range(2000)) / 2000
     assert penalty.item() == pytest.approx(0.5 * number, rel=0.05)
     penalty.backward()
     assert part.alpha.grad.all() and part.delta.grad is None
-    assert part.owner.during("loss", moment(20, of=40), [part]) is None
+    assert method.during("loss", moment(20, of=40), [part]) is None
 
 
 def test_outside_training_the_largest_differences_count_and_then_they_alone_train() -> None:

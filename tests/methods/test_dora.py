@@ -30,12 +30,13 @@ def recomposed(weight: torch.Tensor, part: torch.nn.Module, scale: float) -> tor
     return part.m.detach()[:, None] * direction / norms[:, None]
 
 
-def test_weight_by_hand() -> None:
+@pytest.mark.parametrize(("rslora", "scale"), [(False, 1.5), (True, 3.0)])
+def test_weight_by_hand(rslora: bool, scale: float) -> None:
     base, tuned = zoo.tiny("qwen2"), zoo.tiny("qwen2")  # q and v have biases, which DoRA leaves alone
-    adapter = cases.grafted(tuned, "dora", rank=4, alpha=6.0)
+    adapter = cases.grafted(tuned, "dora", rank=4, alpha=6.0, rslora=rslora)
     for index, layer in enumerate(base.model.layers):
         for role, linear in (("q", layer.self_attn.q_proj), ("v", layer.self_attn.v_proj)):
-            linear.weight.data = recomposed(linear.weight.data, adapter.parts[f"decoder.{index}.{role}"], 1.5)
+            linear.weight.data = recomposed(linear.weight.data, adapter.parts[f"decoder.{index}.{role}"], scale)
     batch = zoo.batch(base)
     torch.testing.assert_close(zoo.forward(tuned, batch), zoo.forward(base, batch), atol=1e-5, rtol=1e-5)
 

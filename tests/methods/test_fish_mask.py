@@ -7,7 +7,6 @@ import zoo
 from graft.attach import attach
 from graft.errors import BadInput
 from graft.methods.fish_mask import FishMask
-from graft.sparse import Sparse
 from methods.sizes import counts
 
 
@@ -30,7 +29,7 @@ def test_the_mask_is_that_of_squared_gradients_of_rows(name: str) -> None:
     adapter = attach(tuned, FishMask(density=0.02, sites="q v down"))
     before = adapter.counts.trainable
     tuned.train()
-    adapter.method.prepare(tuned, [batch])
+    adapter.method.prepare(tuned, [batch], list(adapter.parts.values()))
     assert tuned.training and not any(p.requires_grad for n, p in tuned.named_parameters() if ".graft." not in n)
     assert adapter.counts.trainable == before
     fisher = {site: torch.zeros(site.shape) for site in plain.parameters()}
@@ -41,7 +40,7 @@ def test_the_mask_is_that_of_squared_gradients_of_rows(name: str) -> None:
             fisher[parameter] += parameter.grad**2
     names = {id(p): n for n, p in plain.named_parameters()}
     whole = {names[id(p)]: score for p, score in fisher.items()}
-    parts = Sparse.of(tuned, adapter.method)
+    parts = list(adapter.parts.values())
     scores = [part.site.share("weight", whole[f"{part.site.path}.weight"]).flatten() for part in parts]
     threshold = torch.cat(scores).sort(descending=True).values[before - 1]
     for part, score in zip(parts, scores, strict=True):
@@ -52,7 +51,7 @@ def test_the_mask_is_that_of_squared_gradients_of_rows(name: str) -> None:
 
 def test_it_reads_no_more_rows_than_asked() -> None:
     model = zoo.tiny("llama")
-    attach(model, FishMask(samples=3, sites="q"))
+    adapter = attach(model, FishMask(samples=3, sites="q"))
     seen = []
 
     def batches() -> object:
@@ -60,14 +59,14 @@ def test_it_reads_no_more_rows_than_asked() -> None:
             seen.append(number)
             yield labelled(model)  # rows of two
 
-    FishMask(samples=3, sites="q").prepare(model, batches())
+    adapter.method.prepare(model, batches(), list(adapter.parts.values()))
     assert seen == [0, 1]
 
 
 def test_a_matrix_may_get_no_entry_and_still_train() -> None:
     model = zoo.tiny("llama")
     adapter = attach(model, FishMask(density=0.01, sites="q"))
-    first, *rest = Sparse.of(model, adapter.method)
+    first, *rest = adapter.parts.values()
     first.select(torch.tensor([], dtype=torch.int64))
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-2, fused=True)
     model(**labelled(model)).loss.backward()

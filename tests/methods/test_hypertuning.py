@@ -37,7 +37,7 @@ def reading(name: str, emits: str) -> tuple[Any, Adapter]:
     """A model with an adapter that has examples of two tasks, and looks trained."""
     model = zoo.tiny(name)
     adapter = attach(model, HyperTuning(TASKS, emits=emits, **SIZES))
-    adapter.method.prepare(model, [rows_of(model)])
+    adapter.method.prepare(model, [rows_of(model)], list(adapter.parts.values()))
     cases.move(adapter)
     return model, adapter
 
@@ -187,7 +187,7 @@ def test_an_encoder_decoder_reads_both_sides_and_short_tasks_what_there_is() -> 
     answers = torch.tensor([[30, -100, -100], [31, 32, -100], [33, 34, 35]])
     ids = torch.tensor([[5, 6, 0], [7, 8, 9], [1, 2, 3]])
     batch = {"input_ids": ids, "attention_mask": mask, "labels": answers, "tasks": ("qa", "nli", "qa")}
-    adapter.method.prepare(model, [batch])
+    adapter.method.prepare(model, [batch], list(adapter.parts.values()))
     ids = adapter.parts["shared.0"].ids
     assert ids[0].tolist() == [[7, 8, 9, 31, 32, -1], [-1] * 6]
     assert ids[1].tolist() == [[5, 6, 30, -1, -1, -1], [1, 2, 3, 33, 34, 35]]
@@ -207,10 +207,12 @@ def test_refusals_say_what_to_do() -> None:
         attach(model, Frozen("default"), "frozen")
     for labels in (torch.zeros(10, dtype=torch.long), torch.zeros(10, 9, dtype=torch.long), None):
         with pytest.raises(Refused, match="--task generation"):
-            adapter.method.prepare(model, [{**rows_of(model), "labels": labels}])
+            adapter.method.prepare(model, [{**rows_of(model), "labels": labels}], list(adapter.parts.values()))
     for wrong in ({"heads": 3}, {"pool": 2, "examples": 3}, {"alpha": 0.0}, {"tokens": 0}, {"emits": "adapter"}):
         with pytest.raises(BadInput):
             HyperTuning(**{"width": 8, **wrong})
+    with pytest.raises(BadInput, match="sites='embed' is where it reads"):
+        attach(zoo.tiny("llama"), HyperTuning(width=8, sites="embed"))
     with pytest.raises(BadInput, match="reads no examples"):
         other = zoo.tiny("llama")
         attach(other, cases.method("hyperformer"))

@@ -118,10 +118,11 @@ def test_begins_as_the_base_pruned_by_size() -> None:
 def test_begins_as_the_base_pruned_by_fisher_information() -> None:
     model = zoo.tiny("t5")
     method = LadderSide(reduction=4, drop=(), init="fisher", samples=3)
-    assert "on training rows" in " ".join(attach(model, method).remarks)
+    adapter = attach(model, method)
+    assert "on training rows" in " ".join(adapter.remarks)
     batch = zoo.batch(model)
     batches = [{**batch, "labels": batch["decoder_input_ids"]} for _ in range(2)]
-    method.prepare(model, batches)
+    method.prepare(model, batches, list(adapter.parts.values()))
     plain = zoo.tiny("t5")
     first = plain.decoder.block[0].layer[-1].DenseReluDense
     every = [m.weight for m in plain.modules() if isinstance(m, nn.Linear) and m is not plain.lm_head]

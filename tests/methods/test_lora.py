@@ -10,6 +10,8 @@ import cases
 import zoo
 from graft.attach import attach, detach, merge
 from graft.errors import BadInput
+from graft.method import Method
+from graft.methods.dora import DoRA
 from graft.methods.lora import LoRA
 from methods.sizes import counts, sized
 
@@ -127,6 +129,12 @@ def test_starts() -> None:
         bound = 1 / math.sqrt(256)
         assert part.A.abs().max() <= bound
         assert abs(float(part.A.detach().std()) / (bound / math.sqrt(3)) - 1) < 0.05
+
+
+@pytest.mark.parametrize("method", [LoRA(rank=16, sites="embed"), DoRA(rank=16, sites="embed")], ids=str)
+def test_starts_at_an_embedding_with_A_at_zero(method: Method) -> None:
+    (part,) = attach(zoo.tiny("llama", hidden_size=256, head_dim=64), method).parts.values()
+    assert not part.A.any() and abs(float(part.B.detach().std()) - 1) < 0.05
 
 
 def test_only_b_has_a_gradient_at_the_first_step() -> None:

@@ -80,19 +80,38 @@ def test_small_steps_survive_half_precision() -> None:
     assert (ours.float() - want).norm() < 0.02 * want.norm() and (paper.float() - want).norm() > want.norm()
 
 
+def test_half_precision_is_decomposed_in_single() -> None:
+    model = zoo.tiny("llama").bfloat16()
+    part = attach(model, PiSSA(rank=4, sites="q")).parts["decoder.0.q"]
+    W = model.model.layers[0].self_attn.q_proj.weight.float()
+    U, S, Vt = torch.linalg.svd(W)
+    torch.testing.assert_close(part.scale * part.B0 @ part.A0, U[:, :4] * S[:4] @ Vt[:4], atol=1e-5, rtol=1e-4)
+
+
+def test_an_integer_weight_is_refused() -> None:
+    model = zoo.tiny("llama")
+    linear = model.model.layers[1].self_attn.v_proj
+    linear.weight = torch.nn.Parameter(linear.weight.detach().mul(50).to(torch.int8), requires_grad=False)
+    with pytest.raises(Refused, match=r"the weight at decoder\.1\.v is quantized"):
+        attach(model, PiSSA(rank=4))
+
+
+@pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize("sites", ["q v", "embed"])
-def test_is_stored_as_an_ordinary_lora_of_twice_the_rank(sites: str, tmp_path: Path) -> None:
+def test_is_stored_as_an_ordinary_lora_of_twice_the_rank(sites: str, rslora: bool, tmp_path: Path) -> None:
     tuned, other = zoo.tiny("llama"), zoo.tiny("llama")
-    adapter = cases.grafted(tuned, "pissa", "mine", rank=3, alpha=5.0, sites=sites)
+    adapter = cases.grafted(tuned, "pissa", "mine", rank=3, alpha=5.0, rslora=rslora, sites=sites)
     for key, part in adapter.deployed().items():
         ours = adapter.parts[key]
+        assert ours.scale == pytest.approx(5 / 3**0.5 if rslora else 5 / 3)
         B, A = ours.B0 + ours.dB, ours.A0 + ours.dA
         torch.testing.assert_close(part.B @ part.A, B @ A - ours.B0 @ ours.A0, atol=1e-5, rtol=1e-5)
         both = torch.cat((B, -ours.B0), 1) @ torch.cat((A, ours.A0))  # the conversion as the paper writes it
         torch.testing.assert_close(part.B @ part.A, both, atol=1e-5, rtol=1e-5)
     checkpoint.save(tuned, "mine", tmp_path / "adapter")
+    assert (tmp_path / "adapter" / "adapter_config.json").exists()  # and so for Hugging Face PEFT
     loaded = checkpoint.load(other, tmp_path / "adapter")
-    assert loaded.method == find("lora")(rank=6, alpha=10.0, sites=sites)
+    assert loaded.method == find("lora")(rank=6, alpha=5 * 2**0.5 if rslora else 10.0, rslora=rslora, sites=sites)
     batch = zoo.batch(tuned)
     torch.testing.assert_close(zoo.forward(other, batch), zoo.forward(tuned, batch), atol=1e-5, rtol=1e-5)
 

@@ -212,7 +212,13 @@ def test_impossible_plugs(tmp_path: Path) -> None:
         with pytest.raises(GraftError, match=match):
             attach(large, PlugIn("lora", plugs))
     with pytest.raises(BadInput, match="it would have"):
-        attach(large, PlugIn("prefix_tuning(tokens=100_000_000)"))
+        attach(large, PlugIn("prefix_tuning(tokens=100_000_000)", train_bridge=True))
+    for host in ("lora", "vera"):  # nothing of it would ever train
+        with pytest.raises(BadInput, match="there is no adapter in it"):
+            attach(large, PlugIn(host))
+    for host, match in (("parallel", "it names no sites"), ("lora+ia3", "a sum of methods")):
+        with pytest.raises(Refused, match=f"cannot be plugged: .*{match}"):
+            PlugIn(host)
     plug(large, small, trained(tmp_path / "lora", small, LoRA(3)), rows(2), name="once")
     save(large, "once", tmp_path / "once")
     detach(large, "once")

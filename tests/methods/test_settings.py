@@ -65,8 +65,13 @@ def test_no_deviation_is_refused() -> None:
     [
         ("ladder_side", {"drop": 4}), ("ladder_side", {"drop": "abc"}), ("adalora", {"total_steps": True}),
         ("meft", {"variant": True}), ("meft", {"variant": 2.0}), ("random_mask", {"density": 1}),
-        ("lora", {"sites": ""}), ("houlsby", {"sites": " "}), ("parallel", {"hosts": 7}),
-        ("parallel", {"adapters": "abc"}),
+        ("lora", {"sites": ""}), ("houlsby", {"sites": " "}), ("hypertuning", {"sites": ""}),
+        ("hypertuning", {"sites": " "}), ("ia3", {"sites": " "}), ("parallel", {"hosts": 7}),
+        ("parallel", {"adapters": "abc"}), ("plug_in", {"plugs": ("q",)}), ("propetl", {"tasks": (1, 2)}),
+        ("vera", {"seed": 2**32}), ("fourier_ft", {"seed": -1}), ("random_mask", {"seed": 2**70}),
+        ("lora", {"alpha": 1e308}), ("houlsby", {"std": 1e30}), ("pfeiffer", {"bottleneck": 2**31}),
+        ("parallel_adapter", {"scale": -(2**70)}), ("lora", {"alpha": 10**400}),
+        ("side_tuning", {"layers": 129}), ("oft", {"terms": 65}), ("pissa", {"iterations": 65}),
     ],
 )  # fmt: skip
 def test_values_that_look_right_are_refused(name: str, settings: dict[str, Any]) -> None:

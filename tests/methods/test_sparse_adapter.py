@@ -94,7 +94,7 @@ def test_scores_on_training_rows(score: str, tmp_path: Path, monkeypatch: pytest
         keep(matrix, at)
 
     monkeypatch.setattr(Entries, "keep", seen)
-    adapter.method.prepare(model, batches)
+    adapter.method.prepare(model, batches, list(adapter.parts.values()))
     assert adapter.counts.trainable == before
     kept = [matrix.at.tolist() for matrix in matrices]
     assert len({len(at) for at in kept}) > 1  # one ranking of all weights

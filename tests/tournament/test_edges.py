@@ -104,9 +104,9 @@ def test_a_metric_that_is_undefined_for_all_is_no_contest(compared: Compare, num
 
 
 def test_when_all_fail_the_command_fails_and_the_page_shows_why(said: Said, tmp_path: Path) -> None:
-    code, out, _ = said("--contestants", "a=top_layers", "b=top_layers", "--a.k", "9", "--b.k", "8")
-    assert code == 1 and "No contestant finished" in out and out.count("failed: TopLayers: k=") == 2
-    assert "k=9, but the encoder has 2 blocks" in (tmp_path / "run" / "page.html").read_text()
+    code, out, _ = said("--contestants", "a=lora", "b=lora", "--a.lr", "1e30", "--b.lr", "1e29")
+    assert code == 1 and "No contestant finished" in out and out.count("finite") == 2
+    assert "finite" in (tmp_path / "run" / "page.html").read_text()
 
 
 def test_boards_of_different_metrics_are_refused(said: Said, numbers: str, tmp_path: Path) -> None:
@@ -120,6 +120,7 @@ WRONG: list[tuple[Sequence[str], str]] = [
     (("--contestants", "lroa"), "'lroa'. Did you mean 'lora'?"),
     (("--contestants", "lora", "--lora.rnak", "3"), "--lora.rank"),
     (("--contestants", "lora", "--lora.rank", "0"), "rank must be at least 1, got 0"),
+    (("--contestants", "lora", "--lora.rank", "4", "5000"), "lora rank=5000: rank 5000 at encoder.0.q"),
     (("--contestants", "lora", "lora"), "two contestants are called 'lora'"),
     (("--metric", "acuracy"), "Did you mean accuracy"),
     (("--seeds", "0", "0"), "0, 0"),

@@ -12,16 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
+import cases
 import graft
 from graft import data
 from graft.attach import Adapter
 from graft.attach.recompute import checkpoints_activations
 from graft.errors import BadInput, NotApplied, Refused
+from graft.moment import Moment
 from graft.training import Fit, TrainingOptions, fit
 from graft.training.pace import Pace
-from graft.training.resume import copy_of
+from graft.training.resume import checkpoints, copy_of
 from graft.training.trainer import GraftTrainer
-from graft.training.tuning import Study, prepared
+from graft.training.tuning import Study, prepared, tune
 
 Make = Callable[..., Study]
 QUICK = TrainingOptions(steps=6, batch=8, lr=5e-3, checks=2)
@@ -203,10 +205,46 @@ def test_the_methods_moments_come_once_per_step(study: Make, monkeypatch: pytest
     assert fitted.history[0]["loss"] > plain + 100
 
 
+def test_a_penalty_of_a_method_is_logged_and_lowered(study: Make) -> None:
+    def run(penalty: float) -> tuple[float, float, float]:
+        made = study("bert", "classes", still=True)
+        adapter = prepared(made.model, graft.AdaLoRA(2, 2, penalty=penalty), "small", made.tokenizer, 0)
+
+        def skew() -> float:
+            found = graft.AdaLoRA(2, 2, penalty=1.0).during("loss", Moment(0, 0.0, 0.0), list(adapter.parts.values()))
+            return float(found.detach())  # type: ignore[union-attr]
+
+        before = skew()
+        rows = made.task.features(made.train, made.tokenizer, train=True)
+        fitted = fit(made.model, made.tokenizer, made.task, rows, [], adapter, replace(QUICK, steps=12, lr=3e-2))
+        return fitted.history[0]["loss"], before, skew()
+
+    (plain, before, free), (loss, _, held) = run(0.0), run(2.0)
+    assert before > 1 and loss == pytest.approx(plain + 2 * before, rel=1e-5)
+    assert held < 0.6 * free
+
+
+def test_the_regularizer_of_a_fusion_is_in_the_loss_of_a_run(study: Make) -> None:
+    def first_loss(penalty: float) -> tuple[float, float]:
+        made = study("bert", "classes", still=True)
+        for seed, name in enumerate(("one", "two")):
+            cases.move(prepared(made.model, graft.Pfeiffer(4), name, made.tokenizer, seed), seed=seed)
+        fusion = graft.AdapterFusion(("one", "two"), penalty=penalty)
+        adapter = prepared(made.model, fusion, "small", made.tokenizer, 0)
+        cases.move(adapter, by=0.1)
+        off = sum((t - torch.eye(len(t))).square().sum() for name, t in copy_of(adapter).items() if name.endswith(".V"))
+        rows = made.task.features(made.train, made.tokenizer, train=True)
+        fitted = fit(made.model, made.tokenizer, made.task, rows, [], adapter, replace(QUICK, steps=1, batch=64))
+        return fitted.history[0]["loss"], float(off)
+
+    (plain, off), (loss, _) = first_loss(0.0), first_loss(0.5)
+    assert off > 1 and loss == pytest.approx(plain + 0.5 * off, rel=1e-5)
+
+
 def test_a_method_prepares_itself_on_training_batches(study: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
 
-    def prepare(self: Any, model: Any, batches: Any) -> None:
+    def prepare(self: Any, model: Any, batches: Any, parts: Any) -> None:
         rows.extend(len(batch["input_ids"]) for batch in batches)
 
     monkeypatch.setattr(graft.LoRA, "prepare", prepare)
@@ -227,6 +265,32 @@ def test_time_ends_a_run_and_checks_are_spread_over_it(study: Make) -> None:
 def test_patience_ends_a_run(study: Make) -> None:
     _, fitted = train(study(), TrainingOptions(steps=60, batch=8, lr=0.5, checks=30, patience=1))
     assert fitted.stopped_early and fitted.steps < 60
+
+
+PRUNED = {"init_rank": 4, "target_rank": 1, "interval": 1}
+LOUD = TrainingOptions(steps=20, batch=8, lr=1.0, schedule="constant", checks=20, patience=3)
+
+
+@pytest.mark.parametrize("method", [graft.AdaLoRA(**PRUNED), graft.AdaLoRA(**PRUNED) + graft.BitFit()], ids=str)
+def test_no_step_is_the_best_before_a_method_is_pruned(study: Make, method: Any) -> None:
+    adapter, fitted = train(study(), LOUD, method)
+    losses = {line["step"]: line["validation_loss"] for line in fitted.history if "validation_loss" in line}
+    assert min(losses, key=lambda step: losses[step]) <= 14 < fitted.best_step <= fitted.steps
+    assert fitted.settled and fitted.best_loss == min(losses[step] for step in losses if step > 14)
+    parts = [part for part in adapter.parts.values() if hasattr(part, "lam")]
+    assert sum(int(part.lam.count_nonzero()) for part in parts) == len(parts)
+
+
+def test_a_schedule_longer_than_the_run_is_told(study: Make, tmp_path: Path) -> None:
+    for total, told in ((100, True), (10, False)):
+        folder, finished = tmp_path / str(total), None
+        for _ in range(2):  # the second time it is only put back
+            made = study()
+            adapter = prepared(made.model, graft.AdaLoRA(**PRUNED, total_steps=total), "small", made.tokenizer, 0)
+            found = tune(made, adapter, replace(QUICK, steps=10), folder, resume_from=finished)
+            assert any("still being pruned" in note for note in found.notes) is told
+            assert not told or found.fit.best_step == 10  # what there is in the end
+            finished = checkpoints(folder / "checkpoints")[-1]
 
 
 def test_checkpointed_activations_give_the_same(study: Make) -> None:

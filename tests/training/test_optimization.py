@@ -11,7 +11,7 @@ import torch
 import graft
 from graft.errors import BadInput, Refused
 from graft.training import TrainingOptions, fit
-from graft.training.optimization import RATIO, groups
+from graft.training.optimization import RATIO, groups, optimizer
 from graft.training.resume import checkpoints, copy_of
 from graft.training.tuning import Study, prepared
 
@@ -27,7 +27,7 @@ def train(study: Study, method: Any, name: Any, **more: Any) -> Any:
     return adapter, fit(study.model, study.tokenizer, study.task, rows, [], adapter, choice, **more)
 
 
-@pytest.mark.parametrize("method", [graft.LoRA(rank=2), graft.DoRA(rank=2), graft.LoRAPlus(rank=2)])
+@pytest.mark.parametrize("method", [graft.LoRA(rank=2), graft.DoRA(rank=2)])
 def test_lora_plus_moves_every_b_faster(study: Make, method: Any) -> None:
     made = study("llama", "answers")
     adapter = prepared(made.model, method, "small", made.tokenizer, 0)
@@ -45,6 +45,31 @@ def test_lora_plus_needs_a_b(study: Make, tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"bitfit has none.*--optimizer adamw"):
         train(study("bert", "classes"), graft.BitFit(), "lora+", folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_lora_plus_does_not_multiply_a_ratio_again(study: Make, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"lora_plus has rates of its own.*--optimizer adamw"):
+        train(study("llama", "answers"), graft.LoRAPlus(rank=2) + graft.IA3(), "lora+", folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("method", "drawn"), [
+    (graft.LoRA(rank=2), {"A", "B"}), (graft.RandomMask(density=0.1), {"values"}), (graft.BitFit(), set()),
+    (graft.SparseAdapter(4, score="magnitude"), {"values"}), (graft.IntrinsicSubspace(16), set()),
+])  # fmt: skip
+def test_decay_draws_what_is_added_to_matrices_towards_nothing(study: Make, method: Any, drawn: set[str]) -> None:
+    made = study("bert", "classes")
+    adapter = prepared(made.model, method, "small", made.tokenizer, 0)
+    for p in adapter.parameters():
+        p.data.normal_()
+        p.grad = torch.zeros_like(p)
+    before, base = copy_of(adapter), {n: t.clone() for n, t in made.model.state_dict().items() if ".graft." not in n}
+    optimizer(adapter, TrainingOptions(lr=0.1, weight_decay=0.5)).step()
+    for name, tensor in copy_of(adapter).items():
+        head, leaf = "head" in name or "classifier" in name, name.rpartition(".")[2]
+        decays = leaf == "weight" if head else leaf in drawn
+        torch.testing.assert_close(tensor, before[name] * (0.95 if decays else 1), msg=name)
+    assert all(torch.equal(tensor, base[n]) for n, tensor in made.model.state_dict().items() if n in base)
 
 
 @pytest.mark.skipif(HERE, reason="bitsandbytes is installed")

@@ -42,8 +42,10 @@ def _deep(folder: Path) -> str:
 
 def test_refusals(home: Path, tmp_path: Path) -> None:
     model = str(home / "llama")
-    with pytest.raises(BadInput, match="would be between the ends"):
+    with pytest.raises(BadInput, match="2 blocks are too few"):
         graft.emulate(model=model, output=tmp_path / "made", ends=1)
+    with pytest.raises(BadInput, match=r"of 5 blocks, 0 would be between the ends\. Choose 1 to 2\."):
+        graft.emulate(model=_deep(tmp_path), output=tmp_path / "made", ends=3)
     with pytest.raises(BadInput, match="is there already"):
         graft.emulate(model=model, output=home)
     with pytest.raises(BadInput, match="keep must be above 0"):

@@ -78,8 +78,18 @@ def test_the_terminal_says_what_the_json_says(few: None) -> None:
     assert max(map(len, shown(result, 80).splitlines())) < 125  # formulas are laid out by hand and keep their lines
 
 
+@pytest.mark.parametrize("model", ["", "sprout"])
+def test_what_cannot_be_made_says_why_and_nothing_else_of_it(
+    few: None, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["methods", "lora", "--rank", "5000", "--model", model]) == (2 if model else 0)
+    text = capsys.readouterr().out
+    assert "no drawing: rank 5000 at decoder.0.q" in text and ("not there" in text) == bool(model)
+    assert "  merges" not in text and "in a sum with" not in text
+
+
 def test_a_model_that_cannot_take_it(few: None, tmp_path: Path) -> None:
     zoo.config("bloom").save_pretrained(tmp_path)
     result = run(Options(graft.PrefixTuning(), str(tmp_path)))
     assert result.costs is not None and "attention interface" in result.costs.refused
-    assert "not there" in shown(result)
+    assert "not there" in shown(result) and result.exit_code == 2

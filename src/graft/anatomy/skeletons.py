@@ -1,6 +1,7 @@
 """A model's modules from its configuration alone: on the `meta` device, with no weights read and no memory taken."""
 
 import difflib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,23 @@ from torch import nn
 from graft.errors import BadInput, Refused, sentence
 
 
-def skeleton(source: Any) -> nn.Module:
+def skeleton(source: Any, auto: str = "") -> nn.Module:
     """The model that a configuration describes, on `meta`.
 
     `source` is a transformers configuration, a folder with `config.json`, such a file, or a hub id. The class is the
-    first of `architectures`, or the bare model where the configuration names none. Code that comes with a model is
-    never run. Raises BadInput where there is no configuration or transformers does not know it.
+    one that `auto`, one of transformers' Auto classes, makes of it; by default the first of `architectures`, or the
+    bare model where the configuration names none. Code that comes with a model is never run. Raises BadInput where
+    there is no configuration or transformers does not know it.
     """
-    from transformers import AutoModel
+    import transformers
     from transformers.initialization import no_init_weights
 
     config = source if not isinstance(source, (str, Path)) else configuration(source)
     name = next(iter(getattr(config, "architectures", None) or ()), None)
-    kind = _model_class(name, config) if name else None
+    kind = _model_class(name, config) if name and not auto else None
+    make = kind or partial(getattr(transformers, auto or "AutoModel").from_config, trust_remote_code=False)
     with torch.device("meta"), no_init_weights():
-        model = kind(config) if kind else AutoModel.from_config(config, trust_remote_code=False)
+        model = make(config)
     model.tie_weights()  # part of the initialization that was left out
     return model
 

@@ -8,6 +8,7 @@ import torch
 from accelerate.utils import has_offloaded_params
 from torch import nn
 
+from graft import catalogue
 from graft.anatomy.site import Site
 from graft.attach.adapter import Adapter, Placed
 from graft.attach.spot import Grafted
@@ -127,6 +128,8 @@ def refuse_no_room(model: nn.Module, placed: Sequence[Placed]) -> None:
 def refuse_no_part(method: Method, site: Site | None, part: object) -> None:
     """Refuse what a method made that is no part, or a part at a site that does nothing there."""
     kind, where = type(method).__name__, f"at {site.name}" if site else "for all sites"
+    if (entry := catalogue.outside(type(method))) is not None:
+        kind = f"{entry.path or entry.origin}: {kind}"
     if not isinstance(part, Part):
         raise BadInput(f"{kind} made {_seen(part)} {where}: its `build` is to return a graft.Part.")
     if site is not None and not part.verbs():

@@ -9,6 +9,8 @@ goes are the triplets (λ_k, P_k, Q_k) of the least importance: of every entry �
 smoothed deviation, that of λ_k plus the means over P_k and Q_k. λ is set to 0 every `interval` steps and may grow again
 until the final phase. As in the authors' code the norms of the penalty are not squared, where the paper squares and
 adds them. Of triplets of equal importance no more are pruned than asked, where their threshold takes all of them.
+Only steps of the final phase may be the best of a run, so that it ends with as many triplets as said. There is no
+rank-stabilized form: the scale stays while the rank falls.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,8 +51,7 @@ class Triplets(Part):
         return {site.parameter: site.weight.to(self.P.dtype) + self.scale * (self.P * self.lam) @ self.Q}
 
     def bound(self, site: Site) -> int:
-        # All of them before the first step, when λ is 0.
-        return len(self.lam) if self.lam.is_meta else int(self.lam.count_nonzero()) or len(self.lam)
+        return len(self.lam) if self.lam.is_meta else int(self.lam.count_nonzero())  # none before the first step
 
     def skew(self) -> Tensor:
         """How far P and Q are from orthogonal: ‖PᵀP − I‖_F and ‖QQᵀ − I‖_F."""
@@ -140,11 +141,18 @@ class AdaLoRA(Method):
             self.allocate(step, mine)
         return None
 
+    @property
+    def reads_gradients(self) -> bool:
+        return True
+
     def pruned(self, step: Moment) -> float:
         """How much of the pruning is over after a step: 0 or less in the warm-up, 1 or more in the final phase."""
         done, length = (step.share, 1.0) if self.total_steps is None else (step + 1, self.total_steps)
         total, warmup, final = self.schedule(length)
         return (done - warmup) / (total - warmup - final)
+
+    def settled(self, step: Moment) -> bool:
+        return self.pruned(step) >= 1 or self.init_rank == self.target_rank
 
     def budget(self, pruned: float, sites: int) -> int:
         """How many triplets are kept over all sites."""

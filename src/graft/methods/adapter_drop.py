@@ -82,8 +82,8 @@ class AdapterDrop(Method):
     def count(self, sites: Sequence[Site]) -> int:
         return self.hosted.count(self._above(sites))
 
-    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        self.hosted.prepare(model, batches)
+    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]], parts: Sequence[Part]) -> None:
+        self.hosted.prepare(model, batches, parts)
 
     def during(
         self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]
@@ -93,6 +93,13 @@ class AdapterDrop(Method):
             blocks = 1 + max((part.in_layer for part in parts if part.in_layer is not None), default=0)
             self._rest(parts, Random(step).randint(0, self._without(blocks)))
         return self.hosted.during(phase, step, parts)
+
+    @property
+    def reads_gradients(self) -> bool:
+        return self.hosted.reads_gradients
+
+    def settled(self, step: Moment) -> bool:
+        return self.hosted.settled(step)
 
     def remarks(self, sites: Sequence[Site]) -> tuple[str, ...]:
         return self.hosted.remarks(self._above(sites))

@@ -64,7 +64,7 @@ class AdapterFusion(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.penalty >= 0, self, "penalty", "must be at least 0", "Try 0.01.")
-        check_names(self, self.adapters)
+        check_names(self, self.adapters, self.hosts)
 
     def expression(self) -> str:
         return read(self.hosts[0]).expression() if self.hosts else ""
@@ -78,7 +78,7 @@ class AdapterFusion(Method):
     def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
         shared, at = grown(self, self.hosts, sites)
         return [*((None, part.requires_grad_(False)) for part in shared),
-                *((site, Fused(site.outputs, at[site.name])) for site in sites)]  # fmt: skip
+                *((site, Fused(site.outputs, parts)) for site, parts in at)]  # fmt: skip
 
     def during(
         self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]

@@ -138,7 +138,7 @@ class BiAdapter(Method):
     sites: Annotated[str, "which sub-layers: ffn, attention, or both"] = "ffn"
 
     family: ClassVar[str] = "function"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "near"
 
     def __post_init__(self) -> None:

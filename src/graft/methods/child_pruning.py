@@ -4,9 +4,9 @@
 
 All entries train; every `every` optimizer steps those that moved least go back to the base, and after `burn_in` steps,
 or half of the run, the mask stays as it is. Whatever is evaluated, merged or stored has no more entries than p·out·in
-of each matrix at any time. Stored are their places and values. In the authors' code going back has no effect: it writes
-into a copy.
-Biases and norms stay as they are.
+of each matrix at any time. Stored are their places and values. The optimizer's state is that of all entries, to the
+end of the run: any may come back during the search. In the authors' code going back has no effect: it writes into a
+copy. Biases and norms stay as they are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class ChildPruning(Method):
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
     family: ClassVar[str] = "selective"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,11 +41,7 @@ class ChildPruning(Method):
         positive(self, "every", "burn_in")
 
     def build(self, site: Site) -> Part:
-        return (
-            Sparse(site, kept(self.density, site), self)
-            if self.sparse
-            else Pruned(site, kept(self.density, site), self)
-        )
+        return (Sparse if self.sparse else Pruned)(site, kept(self.density, site))
 
     def during(
         self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]

@@ -5,7 +5,8 @@
 "F" draws another child in each step, free of the task, and trains all entries through copies. "D" chooses one child by
 the Fisher information of the training rows, F = mean of squared batch gradients, each clipped to `clip`, over all
 matrices together, once, in training mode, as in the authors' code. Δ then trains as a vector of the selected entries
-alone; in the authors' code weight decay moves the others too. Biases and norms stay as they are.
+alone; in the authors' code weight decay moves the others too. A task head trains whole, as there, where embeddings and
+pooler do too: here they stay as they are, as do biases and norms.
 """
 
 import math
@@ -16,14 +17,16 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from graft.anatomy.gradients import derivatives, differentiable, largest
+from graft.anatomy.gradients import derivatives, differentiable
 from graft.anatomy.site import Site
 from graft.method import Method, Moment, Part, StandIn, check
-from graft.sparse import Sparse, kept
+from graft.sparse import Sparse, choose, kept, undecided
 
 
 class Copy(StandIn):
     """A site's matrix, all of which trains; a task head is none of these, and its gradients stay whole."""
+
+    whole = True
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,12 @@ class ChildTuning(Method):
         check(self.clip > 0, self, "clip", "must be above 0", "Try 1.0.")
 
     def build(self, site: Site) -> Part:
-        return Copy(site, (site.parameter,)) if self.variant == "F" else Sparse(site, kept(self.density, site), self)
+        return Copy(site, (site.parameter,)) if self.variant == "F" else Sparse(site, kept(self.density, site))
 
-    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        if self.variant == "F":
+    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]], parts: Sequence[Part]) -> None:
+        if not (own := undecided(parts)):
             return
-        parts = Sparse.of(model, self)
-        sites = [part.site for part in parts]
+        sites = [part.site for part in own]
         scores = [torch.zeros(site.weight.shape, device=site.weight.device) for site in sites]
         with differentiable(model, sites, training=True):
             for batch in batches:
@@ -58,8 +60,7 @@ class ChildTuning(Method):
                 norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in found))
                 for score, gradient in zip(scores, found, strict=True):
                     score += (gradient * min(1.0, self.clip / max(norm, 1e-6))).square()
-        for part, at in zip(parts, largest(scores, sum(len(part.at) for part in parts)), strict=True):
-            part.select(at)
+        choose(own, scores)
 
     def during(
         self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]
@@ -69,6 +70,10 @@ class ChildTuning(Method):
                 if gradient is not None:
                     gradient.mul_(torch.empty_like(gradient).bernoulli_(self.density) / self.density)
         return None
+
+    @property
+    def reads_gradients(self) -> bool:
+        return self.variant == "F"
 
     def remarks(self, sites: Sequence[Site]) -> tuple[str, ...]:
         later = "which weights train is decided on training rows, when training starts; until then, the largest"

@@ -5,7 +5,8 @@
 
 After `burn_in` steps, or half of the run, the p·out·in entries of largest |z ⊙ δ| in each matrix are kept, and they
 alone train on. Whatever is evaluated, merged or stored has no more of them at any time: outside training z is its value
-without noise, and only the largest entries of z ⊙ δ count. Stored are their places and values. The paper's groups are
+without noise, and only the largest entries of z ⊙ δ count. Stored are their places and values. The optimizer's state is
+that of all δ and α, two numbers for each weight, which the search needs, to the end of the run. The paper's groups are
 the tensors of the base; biases and norms stay as they are here. α has a learning rate of its own, and no decay.
 """
 
@@ -32,9 +33,11 @@ HALF = 0.5  # of the run
 class Gates(Part):
     """The difference of one site's matrix, and the logits of its gates."""
 
+    whole = True
+
     def __init__(self, site: Site, method: "DiffPruning") -> None:
         super().__init__()
-        self.site, self.owner, self.entries = site, method, kept(method.density, site)
+        self.site, self.entries = site, kept(method.density, site)
         self.delta = zeros(*site.weight.shape)
         self.alpha = nn.Parameter(torch.full(site.weight.shape, START))
         self.group = nn.Parameter(torch.tensor(START)) if method.structured else None
@@ -70,7 +73,7 @@ class Gates(Part):
         training, self.training = self.training, False
         with torch.no_grad():
             found = self.difference()
-            part = Sparse(self.site, self.entries, self.owner.serving(), found.abs())
+            part = Sparse(self.site, self.entries, found.abs())
             part.values.copy_(found.flatten()[part.at.long()])
         self.training = training
         return part
@@ -104,7 +107,7 @@ class DiffPruning(Method):
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
     family: ClassVar[str] = "selective"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 1e-2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,7 +116,7 @@ class DiffPruning(Method):
         positive(self, "burn_in")
 
     def build(self, site: Site) -> Part:
-        return Sparse(site, kept(self.density, site), self) if self.sparse else Gates(site, self)
+        return Sparse(site, kept(self.density, site)) if self.sparse else Gates(site, self)
 
     def during(
         self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]

@@ -1,9 +1,10 @@
 """DoRA (Liu et al. 2024, arXiv 2402.09353): magnitude and direction apart, the direction moved by a low-rank update.
 
-    W′ = m ⊙ (W + s·B A) / ‖W + s·B A‖_row,   m ∈ R^{out},  one norm for each output row, as in the authors' code
+    W′ = m ⊙ (W + s·B A) / ‖W + s·B A‖_row,   m ∈ R^{out},   s = α/r   (rank-stabilized: α/√r)
 
-Starts as the base because B = 0 and m = ‖W‖_row. The norm is a constant in backward (paper §4.3). The cheap form never
-builds B·A: ‖W_k + s·B_k A‖² = ‖W_k‖² + 2s·B_k·(A W_kᵀ) + s²·B_k (A Aᵀ) B_kᵀ, with ‖W_k‖² computed once.
+One norm for each output row, as in the authors' code. Starts as the base because B A = 0 and m = ‖W‖_row. The norm is
+a constant in backward (paper §4.3). The cheap form never builds B·A: ‖W_k + s·B_k A‖² = ‖W_k‖² + 2s·B_k·(A W_kᵀ)
++ s²·B_k (A Aᵀ) B_kᵀ, with ‖W_k‖² computed once.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
-from graft.method import Method, Part, check, kaiming, positive, zeros
+from graft.method import Method, Part, check, pair, positive
 
 if TYPE_CHECKING:
     from graft.attach.call import Call
@@ -27,8 +28,7 @@ class WeightDecomposed(Part):
     def __init__(self, site: Site, rank: int, scale: float, dropout: float) -> None:
         super().__init__()
         self.low_rank(site, rank)
-        self.A = kaiming(rank, site.inputs)
-        self.B = zeros(site.outputs, rank)
+        self.A, self.B = pair(site, rank)
         self.square: Tensor
         self.register_buffer("square", site.weight.detach().float().square().sum(-1), persistent=False)
         self.m = nn.Parameter(self.square.sqrt())
@@ -57,8 +57,9 @@ class DoRA(Method):
     """LoRA on the direction of each output row, and a trained magnitude. Merges without a trace."""
 
     rank: Annotated[int, "width of the update"] = 8
-    alpha: Annotated[float, "the update is scaled by alpha/rank"] = 16.0
+    alpha: Annotated[float, "the update is scaled by alpha/rank (alpha/√rank with rslora)"] = 16.0
     dropout: Annotated[float, "dropout on the update's input, in training"] = 0.0
+    rslora: Annotated[bool, "rank-stabilized: scale by alpha/√rank"] = False
     sites: Annotated[str, "where to put an update"] = "q v"
 
     family: ClassVar[str] = "parameter"
@@ -72,7 +73,8 @@ class DoRA(Method):
         check(0 <= self.dropout < 1, self, "dropout", "must be at least 0 and below 1", "Try 0.1.")
 
     def build(self, site: Site) -> Part:
-        return WeightDecomposed(site, self.rank, self.alpha / self.rank, self.dropout)
+        scale = self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+        return WeightDecomposed(site, self.rank, scale, self.dropout)
 
     def sizes(self) -> tuple[str, ...]:
         return ("rank",)

@@ -43,7 +43,7 @@ class EmbeddingPrompt(Method):
     sites: Annotated[str, "which blocks"] = "layer"
 
     family: ClassVar[str] = "input"
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 3e-2
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:

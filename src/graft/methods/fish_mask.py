@@ -16,10 +16,10 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from graft.anatomy.gradients import derivatives, differentiable, largest
+from graft.anatomy.gradients import derivatives, differentiable
 from graft.anatomy.site import Site
 from graft.method import Method, Part, check, positive
-from graft.sparse import Sparse, kept
+from graft.sparse import Sparse, choose, kept, undecided
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,18 @@ class FishMask(Method):
         positive(self, "samples")
 
     def build(self, site: Site) -> Part:
-        return Sparse(site, kept(self.density, site), self)
+        return Sparse(site, kept(self.density, site))
 
-    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        parts = Sparse.of(model, self)
-        sites = [part.site for part in parts]
+    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]], parts: Sequence[Part]) -> None:
+        if not (own := undecided(parts)):
+            return
+        sites = [part.site for part in own]
         scores = [torch.zeros(site.weight.shape, device=site.weight.device) for site in sites]
         with differentiable(model, sites, training=False):
             for row in islice(_rows(batches), self.samples):
                 for score, gradient in zip(scores, derivatives(model(**row).loss, sites), strict=True):
                     score += gradient.square()
-        for part, at in zip(parts, largest(scores, sum(len(part.at) for part in parts)), strict=True):
-            part.select(at)
+        choose(own, scores)
 
     def remarks(self, sites: Sequence[Site]) -> tuple[str, ...]:
         return ("which weights train is decided on training rows, when training starts; until then, the largest",)

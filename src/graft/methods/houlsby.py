@@ -58,7 +58,7 @@ class Houlsby(Method):
     sites: Annotated[str, "which sub-layers"] = "attention ffn"
 
     family: ClassVar[str] = "function"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "near"
 
     def __post_init__(self) -> None:

@@ -119,8 +119,6 @@ class HyperFormer(Method):
         super().__post_init__()
         check("norm" not in self.sites, self, "sites", "must leave norms to train_layernorm", "Try 'attention ffn'.")
         positive(self, "bottleneck", "width", "hidden")
-        words = isinstance(self.tasks, tuple) and all(isinstance(each, str) for each in self.tasks)
-        check(words, self, "tasks", "must be a tuple of text", 'Try ("first", "second").')
         check(len(set(self.tasks)) == len(self.tasks), self, "tasks", "must differ", "Name each once.")
 
     def expression(self) -> str:

@@ -5,7 +5,7 @@
 K rows of a task, with their answers, pass the base's frozen embeddings E and a transformer that trains; what it makes
 of n learned queries Q becomes, by an MLP for each site, n keys and values or the n ranks of a LoRA. In training K rows
 are drawn anew for each task and step from the first `pool` training rows of the task; evaluated and stored, they are
-its first K. No gradient step is needed for another task: `graft.Frozen("default", examples=[ids, …])` is an ordinary
+its first K. No gradient step is needed for another task: `graft.Frozen("default", examples=(ids, …))` is an ordinary
 prefix or LoRA adapter for any examples, `graft.Frozen("default", task="qa")` one for those of a task.
 
 A LoRA starts as the base, since MLP_l gives B = 0; a prefix does not. Departures: the paper reads by a whole
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
-from graft.errors import Refused
+from graft.errors import BadInput, Refused
 from graft.method import Method, Part, check, kaiming, named, normal, positive, zeros
 
 if TYPE_CHECKING:
@@ -212,8 +212,6 @@ class HyperTuning(Method):
         check(self.alpha != 0, self, "alpha", "must not be 0, which would leave the base as it is", "Try 16.")
         check(self.width % self.heads == 0, self, "width", f"must be a multiple of heads={self.heads}", "Try 64.")
         check(self.pool >= self.examples, self, "pool", f"must be at least examples={self.examples}", "Try 64.")
-        words = isinstance(self.tasks, tuple) and all(isinstance(each, str) for each in self.tasks)
-        check(words, self, "tasks", "must be a tuple of text", 'Try ("first", "second").')
         check(len(set(self.tasks)) == len(self.tasks), self, "tasks", "must differ", "Name each once.")
         if self.emits == "lora":
             object.__setattr__(self, "start", "exact")
@@ -228,11 +226,13 @@ class HyperTuning(Method):
         return f"embed; {self._goal()}"
 
     def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
+        if all(site.role == "embed" for site in sites):
+            raise BadInput(f"HyperTuning: sites={self.sites!r} is where it reads. Name where what it writes goes.")
         reader = Reader(_embed(sites), self)
         kind = PrefixWriter if self.emits == "prefix" else LowRankWriter
         return [(None, reader), *((site, kind(reader, site)) for site in sites if site.role != "embed")]
 
-    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> None:
+    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Any]], parts: Sequence[Part]) -> None:
         joint = bool(model.config.is_encoder_decoder)  # type: ignore[union-attr]
         rows: list[list[list[int]]] = [[] for _ in range(max(len(self.tasks), 1))]
         for batch in batches:
@@ -244,8 +244,8 @@ class HyperTuning(Method):
                     of.append(ids)
             if all(len(of) == self.pool for of in rows):
                 break
-        for part in model.modules():
-            if isinstance(part, Reader) and part.owner == self:
+        for part in parts:
+            if isinstance(part, Reader):
                 part.keep(rows)
 
     def during(

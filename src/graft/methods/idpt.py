@@ -114,7 +114,7 @@ class IDPT(Method):
     n: Annotated[int, "idpg: Kronecker products that the generator's matrices are sums of; 1: full matrices"] = 1
 
     family: ClassVar[str] = "input"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 1e-2
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:

@@ -64,7 +64,6 @@ class Ladder(Part):
     def __init__(self, outer: int, width: int, heads: int, rungs: int, cross: bool, last: bool) -> None:
         super().__init__()
         self.outer, self.width, self.heads, self.rungs, self.cross, self.last = outer, width, heads, rungs, cross, last
-        self.owner: LadderSide | None = None
         self.pick: tuple[int, ...] | None = None  # which of what was recorded, where one module runs as several layers
         self.sources: list[
             dict[str, Site]
@@ -175,7 +174,7 @@ class LadderSide(Method):
             repeated = any(site.repeats > 1 for site in layers)
             grown += [(site, Rung(index == 0, repeated or index in kept)) for index, site in enumerate(layers)]
             ladder = Ladder(*self._shape(sites, stack), _crosses(sites, stack), stack is stacks[-1])
-            ladder.owner, ladder.pick = self, tuple(kept) if repeated else None
+            ladder.pick = tuple(kept) if repeated else None
             ladder.sources = [_sources(sites, layers[0 if repeated else index]) for index in kept]
             grown.append((stack, ladder))
         if self.init != "random":
@@ -185,10 +184,10 @@ class LadderSide(Method):
                 _prune(ladders, {site.name: _sums(site.weight.detach().abs().float()) for site in matrices})
         return grown
 
-    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        if self.init != "fisher":
+    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]], parts: Sequence[Part]) -> None:
+        ladders = [part for part in parts if isinstance(part, Ladder)]
+        if self.init != "fisher" or ladders[-1].up.any():  # which is zero until it trains
             return
-        ladders = [part for part in model.modules() if isinstance(part, Ladder) and part.owner == self]
         sites = _matrices(ladders)
         scores = {site.name: _sums(torch.zeros(site.weight.shape, device=site.weight.device)) for site in sites}
         with differentiable(model, sites, training=False):

@@ -41,24 +41,24 @@ class Kronecker(Part):
             self.D = zeros(*right)
         else:
             self.B, self.A = kaiming(right[0], of_right), zeros(of_right, right[1])
-        self.whole = of_left is None, of_right is None
+        self.full = of_left is None, of_right is None
 
     def _left(self) -> Tensor:
-        return self.C if self.whole[0] else self.C1 @ self.C2
+        return self.C if self.full[0] else self.C1 @ self.C2
 
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
         left = self._left()
         blocks = x.unflatten(-1, (left.shape[1], -1))
-        update = left @ (blocks @ self.D.T) if self.whole[1] else left @ (blocks @ self.A.T) @ self.B.T
+        update = left @ (blocks @ self.D.T) if self.full[1] else left @ (blocks @ self.A.T) @ self.B.T
         return y + self.scale * update.flatten(-2)
 
     def params(self, site: Site) -> dict[str, Tensor]:
-        update = self.scale * torch.kron(self._left(), self.D if self.whole[1] else self.B @ self.A)
+        update = self.scale * torch.kron(self._left(), self.D if self.full[1] else self.B @ self.A)
         return {site.parameter: site.weight.to(update.dtype) + update}
 
     def bound(self, site: Site) -> int:
-        left = min(self.C.shape) if self.whole[0] else min(*self.C1.shape, self.C2.shape[1])
-        right = min(self.D.shape) if self.whole[1] else min(*self.B.shape, self.A.shape[1])
+        left = min(self.C.shape) if self.full[0] else min(*self.C1.shape, self.C2.shape[1])
+        right = min(self.D.shape) if self.full[1] else min(*self.B.shape, self.A.shape[1])
         return left * right
 
 

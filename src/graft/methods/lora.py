@@ -3,7 +3,8 @@
     W′ = W + s·B A,   A ∈ R^{r×in},  B ∈ R^{out×r},   s = α/r   (rank-stabilized: α/√r)
 
 Starts as the base because B = 0; A starts as the reference code starts it, U(±1/√in), where the paper says Gaussian.
-On a token embedding A and B are read the same way, and A is looked up instead of multiplied.
+On a token embedding A is looked up instead of multiplied, and as in the reference code it is A that starts as 0, and B
+as N(0, 1). With a trained magnitude for each row it is DoRA.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graft.anatomy.site import Site
-from graft.method import Method, Part, check, kaiming, positive, zeros
+from graft.method import Method, Part, check, pair, positive
 
 if TYPE_CHECKING:
     from graft.attach.call import Call
@@ -26,8 +27,7 @@ class LowRank(Part):
     def __init__(self, site: Site, rank: int, scale: float, dropout: float) -> None:
         super().__init__()
         self.low_rank(site, rank)
-        self.A = kaiming(*site.batch, rank, site.inputs)
-        self.B = zeros(*site.batch, site.outputs, rank)
+        self.A, self.B = pair(site, rank)
         self.scale, self.dropout = scale, dropout
 
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:

@@ -5,7 +5,8 @@
 The gradient of B needs A x alone, r numbers a token; that of A would need all of x. Dropout therefore acts on A x: on
 x, as in LoRA, it would keep a mask as large as x. With `precondition`, as in the paper's later versions and Hugging
 Face PEFT, the gradient of B becomes g (A Aᵀ)⁻¹/s² before the optimizer sees it, so that a step moves s·B A as near to
-the gradient of W as frozen rows allow. Stored and served as an ordinary LoRA.
+the gradient of W as frozen rows allow. Stored and served as an ordinary LoRA. It has no trained magnitude, as DoRA has:
+the gradient of that needs the site's output, which is as large as x.
 """
 
 from collections.abc import Sequence
@@ -84,6 +85,10 @@ class LoRAFA(Method):
                 if isinstance(part, FrozenA):
                     part.precondition()
         return None
+
+    @property
+    def reads_gradients(self) -> bool:
+        return self.precondition
 
     def serving(self) -> Method:
         kept = {name: getattr(self, name) for name in ("rank", "alpha", "dropout", "rslora", "sites")}

@@ -4,7 +4,8 @@
 
 The same rate for both lets features of wide models move too slowly: B, which starts at 0, needs the larger one. The
 parts, and what is stored and served, are those of LoRA; the rate given to a run is η. A task head learns with η too,
-where the authors' code gives its biases ρ·η.
+where the authors' code gives its biases ρ·η, and a token embedding's pair as all others do, where that has a rate for
+it of its own. With another method's parts, such as DoRA's, it is the optimizer `lora+`.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ class LoRAPlus(Method):
     sites: Annotated[str, "where to put an update"] = "q v"
 
     family: ClassVar[str] = "parameter"
-    learning_rate: ClassVar[float] = 2e-4
+    learning_rate: ClassVar[float] = 5e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()

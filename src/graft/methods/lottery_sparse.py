@@ -4,9 +4,10 @@
 
 All entries train for `full` optimizer steps; then those that moved most train alone, from the base. Whatever is
 evaluated, merged or stored has no more entries than p·out·in of each matrix at any time. Stored are their places and
-values, which add up: W + φ₁ + φ₂ is two such adapters. The paper masks over all tensors together and starts the second
-phase with a new optimizer; here each matrix has its share, and the optimizer's averages and the schedule go on.
-Biases and norms stay as they are.
+values, which add up: W + φ₁ + φ₂ is two such adapters. The optimizer's state is that of all entries, which the search
+needs, to the end of the run. The paper masks over all tensors together and starts the second phase with a new
+optimizer; here each matrix has its share, and the optimizer's averages and the schedule go on. Biases and norms stay as
+they are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ class LotterySparse(Method):
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
     family: ClassVar[str] = "selective"
-    learning_rate: ClassVar[float] = 5e-4
+    learning_rate: ClassVar[float] = 5e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,11 +41,7 @@ class LotterySparse(Method):
         positive(self, "full")
 
     def build(self, site: Site) -> Part:
-        return (
-            Sparse(site, kept(self.density, site), self)
-            if self.sparse
-            else Pruned(site, kept(self.density, site), self)
-        )
+        return (Sparse if self.sparse else Pruned)(site, kept(self.density, site))
 
     def during(
         self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]

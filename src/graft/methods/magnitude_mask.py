@@ -24,14 +24,14 @@ class MagnitudeMask(Method):
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
     family: ClassVar[str] = "selective"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 5e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.density < 1, self, "density", "must be above 0 and below 1", "Try 0.005.")
 
     def build(self, site: Site) -> Part:
-        return Sparse(site, kept(self.density, site), self)
+        return Sparse(site, kept(self.density, site))
 
     def sizes(self) -> tuple[str, ...]:
         return ("density",)

@@ -21,6 +21,8 @@ from graft.method import Method, Part, StandIn, check
 class Mixed(StandIn):
     """A site's matrix, trained through a copy and mixed with the pretrained one."""
 
+    whole = True
+
     def __init__(self, site: Site, p: float) -> None:
         super().__init__(site, (site.parameter,))
         self.p = p
@@ -42,7 +44,7 @@ class Mixout(Method):
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
     family: ClassVar[str] = "selective"
-    learning_rate: ClassVar[float] = 1e-4
+    learning_rate: ClassVar[float] = 3e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,6 +22,8 @@ from graft.method import Method, Part, check, zeros
 if TYPE_CHECKING:
     from graft.attach.call import Call
 
+TERMS = 64  # at most: where so many are not enough, Q is too large for the series
+
 
 class Rotation(Part):
     """The blocks of one site; one block for all of its input with `share`."""
@@ -81,7 +83,7 @@ class OFT(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.block >= 2, self, "block", "must be at least 2", "Try 32.")
-        check(self.terms >= 2, self, "terms", "must be at least 2", "Try 5.")
+        check(2 <= self.terms <= TERMS, self, "terms", f"must be at least 2 and at most {TERMS}", "Try 5.")
 
     def build(self, site: Site) -> Part:
         if site.inputs % self.block:

@@ -1,9 +1,11 @@
 """Adapters side by side: each given the same, and what they add is weighted and added up.
 
     y ← y + Σₙ wₙ zₙ,   zₙ = what adapter n adds to y alone
+    W′ = W + Σₙ wₙ (Wₙ − W)   of those that change parameters
 
 Of LoRAs it is Σ wₙ Bₙ Aₙ, task arithmetic (Ilharco et al. 2023, arXiv 2212.04089) and LoraHub (arXiv 2307.13269); of
-bottlenecks, an ensemble at every sub-layer; a negative weight takes a skill away.
+sparse updates, W + φ₁ + φ₂ with weights of 1 (a task's and a language's, Ansell et al. 2022, arXiv 2110.07560); of
+bottlenecks, an ensemble at every sub-layer. A negative weight takes a skill away.
 
 The adapters are on the model, and named; what is attached has copies of them, which train on together, and is saved
 and loaded with all of them (`hosts` says how they were made). It merges where they all do. AdapterHub's "parallel", one
@@ -14,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import torch
 from torch import Tensor
 
 from graft.anatomy.site import Site
@@ -43,16 +46,30 @@ class Weighed(Hosting):
 class Mergeable(Weighed):
     """The same of adapters that all change parameters."""
 
+    def __init__(self, adapters: Sequence[Part], shares: Sequence[float]) -> None:
+        super().__init__(adapters, shares)
+        self.replaces = tuple(dict.fromkeys(name for part in adapters for name in part.replaces))
+
     def params(self, site: Site) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for share, name in zip(self.shares, self.names, strict=True):
-            for parameter, value in getattr(self, name).params(site).items():
-                before = site.view(parameter).to(value.dtype)
+            for parameter, value in self.host(name).params(site).items():
+                there = getattr(site.module, parameter, None) is not None  # a bias may be a new one
+                before = site.view(parameter).to(value.dtype) if there else torch.zeros_like(value)
                 found[parameter] = found.get(parameter, before) + share * (value - before)
         return found
 
+    def changed(self, site: Site) -> int:
+        return min(sum(self.host(name).changed(site) for name in self.names), super().changed(site))
+
     def bound(self, site: Site) -> int:
-        return min(sum(getattr(self, name).bound(site) for name in self.names), super().bound(site))
+        return min(sum(self.host(name).bound(site) for name in self.names), super().bound(site))
+
+
+class Dense(Mergeable):
+    """The same where one of them changes parameters and has no cheaper form."""
+
+    after = Part.after
 
 
 @dataclass(frozen=True)
@@ -68,7 +85,7 @@ class Parallel(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_names(self, self.adapters)
+        check_names(self, self.adapters, self.hosts)
 
     def expression(self) -> str:
         return read(self.hosts[0]).expression() if self.hosts else ""
@@ -76,17 +93,20 @@ class Parallel(Method):
     def upon(self, adapters: "Mapping[str, Adapter]") -> tuple[Method, dict[str, Tensor]]:
         if self.hosts:
             return self, {}
-        hosts, tensors = hosted(self, self.adapters, adapters)
+        hosts, tensors = hosted(self, self.adapters, adapters, changes=True)
         return replace(self, hosts=hosts, weights=weights(self, self.weights, len(hosts))), tensors
 
     def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
-        shared, at = grown(self, self.hosts, sites)
+        shared, at = grown(self, self.hosts, sites, changes=True)
         shares = weights(self, self.weights, len(self.hosts))
-        grown_here: list[tuple[Site | None, Part]] = [(None, part) for part in shared]
-        for site in sites:
-            merges = all("params" in part.verbs() for part in at[site.name])
-            grown_here.append((site, (Mergeable if merges else Weighed)(at[site.name], shares)))
-        return grown_here
+        return [*((None, part) for part in shared), *((site, _kind(parts)(parts, shares)) for site, parts in at)]
 
     def count(self, sites: Sequence[Site]) -> int:
         return sum(read(host).count(sites) for host in self.hosts)
+
+
+def _kind(parts: Sequence[Part]) -> type[Weighed]:
+    """What runs these at one site."""
+    if not all("params" in part.verbs() for part in parts):
+        return Weighed
+    return Mergeable if all({"after"} <= part.verbs() <= {"after", "params"} for part in parts) else Dense

@@ -1,11 +1,13 @@
 """PiSSA (Meng et al. 2024, arXiv 2404.02948): train the principal singular directions of a weight, freeze the rest.
 
-    W′ = W + s·(B A − B₀ A₀),   B₀ = U_r (S_r/s)^½,  A₀ = (S_r/s)^½ V_rᵀ,  W = U S Vᵀ,  s = α/r
+    W′ = W + s·(B A − B₀ A₀),   B₀ = U_r (S_r/s)^½,  A₀ = (S_r/s)^½ V_rᵀ,  W = U S Vᵀ
+    s = α/r   (rank-stabilized: α/√r)
 
 The paper replaces the base by W − s·B₀ A₀; here the base stays what it is, so that it starts as the base exactly. What
 trains is how far A and B are from A₀ and B₀: the same steps, but half precision keeps small ones, and weight decay
 draws towards the base. There is no dropout, with which it would not start as the base. It is stored and served as an
 ordinary LoRA of rank 2r, B′ = [B − B₀, B₀] and A′ = [A; A − A₀], which is the paper's B A − B₀ A₀ without cancellation.
+It has no trained magnitude, as DoRA has: what is stored would not be a LoRA.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +24,8 @@ from graft.method import Method, Part, check, named, positive, zeros
 
 if TYPE_CHECKING:
     from graft.attach.call import Call
+
+ITERATIONS = 64  # at most: where so many are not enough, the exact decomposition is cheaper
 
 
 class Principal(Part):
@@ -82,7 +86,8 @@ class PiSSA(Method):
     """LoRA that starts from the weight's principal singular directions. Stored as a LoRA of twice the rank; merges."""
 
     rank: Annotated[int, "number of principal directions"] = 8
-    alpha: Annotated[float, "the update is scaled by alpha/rank; usually alpha is the rank"] = 8.0
+    alpha: Annotated[float, "the update is scaled by alpha/rank (alpha/√rank with rslora); usually the rank"] = 8.0
+    rslora: Annotated[bool, "rank-stabilized: scale by alpha/√rank"] = False
     iterations: Annotated[int, "of a randomized decomposition, 4 to 16; 0: the exact one"] = 0
     sites: Annotated[str, "where to put an update"] = "q v"
 
@@ -93,17 +98,21 @@ class PiSSA(Method):
         super().__post_init__()
         positive(self, "rank")
         check(self.alpha > 0, self, "alpha", "must be above 0: its root is taken", f"Try {self.rank}.")
-        check(self.iterations >= 0, self, "iterations", "must be at least 0", "Try 4.")
+        few = 0 <= self.iterations <= ITERATIONS
+        check(few, self, "iterations", f"must be at least 0 and at most {ITERATIONS}", "Try 4, or 0 for the exact one.")
 
     def build(self, site: Site) -> Part:
-        return Principal(site, self.rank, self.alpha / self.rank, self.iterations)
+        scale = self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+        return Principal(site, self.rank, scale, self.iterations)
 
     def deployed(self, parts: Mapping[str, Part]) -> Mapping[str, Part]:
         with torch.no_grad():
             return {key: Converted(*part.pair()) for key, part in parts.items() if isinstance(part, Principal)}
 
     def serving(self) -> Method:
-        return named("lora", {"lora": {"rank": 2 * self.rank, "alpha": 2 * self.alpha, "sites": self.sites}})
+        alpha = self.alpha * (2**0.5 if self.rslora else 2)  # s stays what it is at twice the rank
+        kept = {"rank": 2 * self.rank, "alpha": alpha, "rslora": self.rslora, "sites": self.sites}
+        return named("lora", {"lora": kept})
 
     def sizes(self) -> tuple[str, ...]:
         return ("rank",)

@@ -10,7 +10,7 @@ hidden states, those of prefixes to what leaves the projections of keys and valu
 prefix is behind), without a gradient of the large one, and stores all of it: the small model is not needed afterwards.
 Nothing trains then, unless `train_bridge` says so.
 
-By hand, `host` and no `plugs` make a new adapter of the model's own sizes, with the identity as bridge.
+By hand, `host`, no `plugs` and `train_bridge` make a new adapter of the model's own sizes, with the identity as bridge.
 """
 
 import re
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from graft.anatomy.site import LINEAR_ROLES, Heads, Site
 from graft.errors import BadInput, Refused
+from graft.hosts import barred
 from graft.method import Method, Part, check
 from graft.spelling import read
 
@@ -131,23 +132,21 @@ class PlugIn(Method):
     family: ClassVar[str] = "hybrid"
     learning_rate: ClassVar[float] = 1e-3
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
+    made_by: ClassVar[str] = "graft plug runs/small/adapter --model LARGE --data texts.txt --output plugged"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        words = isinstance(self.plugs, tuple) and all(isinstance(p, str) and PLUG.fullmatch(p) for p in self.plugs)
+        words = all(map(PLUG.fullmatch, self.plugs))
         check(words, self, "plugs", "must be like 'decoder.5.q = decoder.2.q 64 64'", "`graft plug` writes them.")
-        if self.host and len(read(self.host).methods()) != 1:
-            raise Refused(
-                f"PlugIn: {self.host} is a sum of methods, and one is plugged. Train one of them alone on the small "
-                "model."
-            )
+        if self.host and (why := barred(read(self.host))):
+            raise Refused(f"PlugIn: {self.host} cannot be plugged: {why}. {REMEDY}")
 
     def expression(self) -> str:
         own = read(self.host).expression() if self.host else ""
         return " ".join(plug.split(" = ")[0] for plug in self.plugs) or own
 
     def upon(self, adapters: "Mapping[str, Adapter]") -> tuple[Method, Mapping[str, Tensor]]:
-        if not self.host:
+        if not self.host or not (self.plugs or self.train_bridge):  # nothing would ever train
             raise BadInput(
                 "PlugIn: there is no adapter in it. `graft plug ADAPTER --model LARGE --data TEXTS --output FOLDER` "
                 "makes one of an adapter that was trained on a smaller model."
@@ -268,7 +267,10 @@ def _keys(part: Part, site: Site) -> tuple[str, ...]:
 def _read(part: Part, site: Site) -> tuple[str, ...]:
     widths = {point: site.inputs if point == "x" else site.outputs for point in POINTS}
     given = {point: torch.randn(2, 32, width) for point, width in widths.items()}
-    plain = _added(part, site, None, given)
+    try:
+        plain = _added(part, site, None, given)
+    except Refused as error:
+        raise TypeError("what is not there are the small model's weights") from error
     scale = 1e-3 * float(plain.abs().max())
     other = {p: _added(part, site, None, {**given, p: torch.randn_like(each)}) for p, each in given.items()}
     return tuple(point for point in POINTS if float((other[point] - plain).abs().max()) > scale)

@@ -236,8 +236,6 @@ class ProPETL(Method):
             value = getattr(self, name)
             fits = value is None or (type(value) in (int, float) and 0 < value < most)
             check(fits, self, name, f"must be above 0 and below {most}, or None", "Leave it out for the paper's own.")
-        words = isinstance(self.tasks, tuple) and all(isinstance(each, str) for each in self.tasks)
-        check(words, self, "tasks", "must be a tuple of text", 'Try ("first", "second").')
         check(
             len(set(self.tasks)) == len(self.tasks) != 1, self, "tasks", "must be several, or none", "Name each once."
         )

@@ -28,7 +28,7 @@ class RandomMask(Method):
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
     family: ClassVar[str] = "selective"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 5e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,7 +43,7 @@ class RandomMask(Method):
             drawn = weight
             if not weight.is_meta:
                 drawn = torch.rand(weight.shape, generator=draws, device="cpu").to(weight.device)
-            parts.append((site, Sparse(site, kept(self.density, site), self, drawn)))
+            parts.append((site, Sparse(site, kept(self.density, site), drawn)))
         return parts
 
     def sizes(self) -> tuple[str, ...]:

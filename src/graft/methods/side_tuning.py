@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from graft.attach.call import Call
 
 HEADS, FARTHEST, EXPANSION = 4, 32, 4
+DEEPEST = 128  # blocks; it is meant to be small, and runs them one after the other
 INPUT = "side input"
 
 
@@ -120,7 +121,7 @@ class SideTuning(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "reduction")
-        check(self.layers >= 0, self, "layers", "must be at least 0", "Try 2.")
+        check(0 <= self.layers <= DEEPEST, self, "layers", f"must be at least 0 and at most {DEEPEST}", "Try 2.")
         check(0 < self.alpha < 1, self, "alpha", "must be between 0 and 1", "Try 0.5.")
 
     def expression(self) -> str:

@@ -33,16 +33,16 @@ Score = Literal["random", "magnitude", "snip", "grasp", "synflow"]
 class Entries(Part):
     """A matrix (out, in) with few entries that train: their places in it flattened, and their values."""
 
-    def __init__(self, out: int, width: int, owner: "SparseAdapter") -> None:
+    def __init__(self, out: int, width: int, std: float) -> None:
         super().__init__()
-        self.shape, self.owner = (out, width), owner
+        self.shape, self.std = (out, width), std
         self.at: Tensor
         self.register_buffer("at", torch.empty(0, dtype=torch.int32))
         self.draw()
 
     def draw(self) -> None:
         """All entries, N(0, std²)."""
-        drawn = torch.empty(self.shape, device=self.at.device).normal_(0.0, self.owner.std).flatten()
+        drawn = torch.empty(self.shape, device=self.at.device).normal_(0.0, self.std).flatten()
         self._hold(torch.arange(len(drawn), device=drawn.device), drawn)
 
     def keep(self, at: Tensor) -> None:
@@ -70,7 +70,7 @@ class SparseSeries(Part):
     def __init__(self, width: int, owner: "SparseAdapter") -> None:
         super().__init__()
         r = owner.width
-        self.down, self.up = Entries(r, width, owner), Entries(width, r, owner)
+        self.down, self.up = Entries(r, width, owner.std), Entries(width, r, owner.std)
         self.down_bias, self.up_bias = zeros(r), zeros(width)
         self.activation, self.reads_residual = owner.activation, owner.placement == "pfeiffer"
 
@@ -92,6 +92,9 @@ class SparseSeries(Part):
             scores = (down * up.sum(0)[:, None], up * down.sum(1))
         for matrix, found in zip((self.down, self.up), scores, strict=True):
             matrix.keep(found.flatten().topk(kept).indices)
+
+    def decayed(self) -> Iterable[nn.Parameter]:
+        return (self.down.values, self.up.values)
 
     def resize(self, shapes: Mapping[str, Sequence[int]]) -> None:
         for name, matrix in (("down", self.down), ("up", self.up)):
@@ -134,10 +137,11 @@ class SparseAdapter(Method):
         part.prune(self.score, self._kept(site))
         return part
 
-    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        if self.score not in ("snip", "grasp"):
+    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]], parts: Sequence[Part]) -> None:
+        own = [part for part in parts if isinstance(part, SparseSeries)]
+        if self.score not in ("snip", "grasp") or any(bool(part.up_bias.any()) for part in own):  # zero until it trains
             return
-        matrices = [m for m in model.modules() if isinstance(m, Entries) and m.owner == self]
+        matrices = [matrix for part in own for matrix in (part.down, part.up)]
         entries = sum(len(matrix.at) for matrix in matrices)
         for matrix in matrices:
             matrix.draw()

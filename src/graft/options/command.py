@@ -131,10 +131,18 @@ def _subcommand(
 
 
 def positional(fields: Sequence[Field]) -> str:
-    """What may be given by position: the options without a default, and the first."""
-    if fields and not fields[0].required:
-        return f" [{fields[0].name.upper()}]"
-    return "".join(f" {field.name.upper()}" for field in fields if field.required)
+    """The options without a default and the first, as they may be given: by position, up to one that takes several.
+
+    What stands behind such a one would be taken for more of it, and is given by name.
+    """
+    shown = [field for field in fields if field.required] if fields and fields[0].required else fields[:1]
+    several = [is_list(field.type) for field in shown]
+    words = []
+    for at, field in enumerate(shown):
+        value = field.name.upper() + "..." * several[at]
+        name = f"--{field.name.replace('_', '-')} " if any(several[:at]) else ""
+        words.append(f" {name}{value}" if field.required else f" [{value}]")
+    return "".join(words)
 
 
 def _group(owner: str) -> Group:

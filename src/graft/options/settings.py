@@ -28,7 +28,11 @@ class Setting:
 
 def settings_of(methods: Iterable[str], taken: Iterable[str]) -> list[Setting]:
     """Give the settings of some methods; `taken` are the verb's own option names. Imports the methods, so torch."""
-    found = [(method, field) for method in methods for field in fields_of(catalogue.method_class(method))]
+    if not (methods := list(methods)):
+        return []
+    from graft.method import find
+
+    found = [(method, field) for method in methods for field in fields_of(find(method))]
     count = Counter([field.name for _, field in found] + list(taken))
     alone = {name for name, times in count.items() if times == 1}
     return [Setting(field, (f"{method}.{field.name}", *({field.name} & alone)), method) for method, field in found]

@@ -18,10 +18,12 @@ UNDRAWN: tuple[Mark, ...] = ()
 
 @dataclass(frozen=True)
 class Portrait:
-    """What is known of a method. `undrawn` says why there is no drawing and no structure where there is none.
+    """What is known of a method. `undrawn` says why it cannot be on a small decoder: then there is no drawing, no
+    structure, and nothing about merging and sums.
 
-    trains: what it trains on a decoder, as a formula, or "". recipe: a command that tunes with it, or "". refused: the
-    methods that cannot be in a sum with it, and why. origin: where a method that is not graft's own comes from.
+    trains: what it trains on a decoder, as a formula, or "". recipe: a command that gives an adapter of it, or "".
+    refused: the methods that cannot be in a sum with it, and why. origin: where a method that is not graft's own comes
+    from.
     """
 
     name: str
@@ -54,7 +56,7 @@ def portrait(method: Method) -> Portrait:
     texts = [written.description(each) for each in kinds]
     entries = [entry for each in kinds if (entry := catalogue.outside(each))]
     found, traits, undrawn = UNDRAWN, {}, ""
-    can, why = "no", ""
+    can, why = "", ""
     try:
         found, traits = drawn(method), properties(method)
         can, why = merges(method)

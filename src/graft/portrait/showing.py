@@ -51,9 +51,9 @@ def _facts(portrait: Portrait) -> list[tuple[str, str]]:
         ("acts at", portrait.sites or "what its hyperparameters say"),
         ("starts", STARTS[portrait.start]),
         *([("trains", trains)] if portrait.trains else []),
-        ("merges", merges),
+        *([("merges", merges)] if portrait.merges else []),
         *([("recipe", portrait.recipe)] if portrait.recipe else []),
-        ("in a sum with", f"every other method{', but ' if but else ''}{but}"),
+        *([("in a sum with", f"every other method{', but ' if but else ''}{but}")] if not portrait.undrawn else []),
     ]
 
 

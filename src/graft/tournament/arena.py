@@ -4,6 +4,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from graft.anatomy import skeleton
 from graft.data import Row, check, load
 from graft.data import fit as fit_task
 from graft.data.rows import some
 from graft.data.task import Features, Task
 from graft.errors import BadInput
 from graft.loading import Base, Source, find_base, load_base
+from graft.scoring.room import longest
 from graft.tournament.design import Design, Place
 from graft.training.frozen import Trunk
 
@@ -84,6 +87,11 @@ class Arena:
         return self._features[size, split]
 
     @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return longest(self.task, [*self.data.train, *self.data.validation, *self.test], self.tokenizer)
+
+    @cached_property
     def base(self) -> Base:
         """The base with its weights, from the first use on."""
         return load_base(self.found, self.task, dtype=self.design.dtype, device=self.design.device)
@@ -92,6 +100,12 @@ class Arena:
     def model(self) -> nn.Module:
         """The base as a model for the task, untouched between trials."""
         return self.base.model
+
+    def bare(self) -> nn.Module:
+        """The base as a model for the task without its weights, from the configuration alone. Raises as loading it."""
+        config = deepcopy(self.config)
+        config.update(self.task.model_options())
+        return skeleton(config, self.task.auto(config))
 
     @property
     def fresh(self) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from graft.attach import Adapter, merge, unmerge, use
 from graft.data.losses import to_device
@@ -18,6 +17,7 @@ from graft.data.tasks_of_rows import named
 from graft.errors import Refused
 from graft.scoring import forgetting, general_text, not_for, score
 from graft.tournament.arena import Arena
+from graft.tournament.flops import Flops
 from graft.training.loop import Fit
 
 TIMES = 5  # measurements of a latency, of which the median counts
@@ -111,12 +111,12 @@ def _flops(arena: Arena, adapter: Adapter, fitted: Fit, size: int) -> int:
     batch = to_device(arena.task.inputs(arena.task.collate(features, arena.tokenizer)), arena.model)
     arena.model.train()
     try:
-        with use(arena.model, adapter.name, named(features)), FlopCounterMode(display=False) as counter:
+        with use(arena.model, adapter.name, named(features)), Flops() as counter:
             arena.model(**batch).loss.backward()
     finally:
         arena.model.eval()
         arena.model.zero_grad(set_to_none=True)
-    return round(counter.get_total_flops() * fitted.tokens / max(int(batch["attention_mask"].sum()), 1))
+    return round(counter.total * fitted.tokens / max(int(batch["attention_mask"].sum()), 1))
 
 
 def _forgetting(arena: Arena, name: str) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from graft.loading import chosen_device, fast_bf16, in_bf16
 from graft.method import Method
 from graft.scoring import general_text
 from graft.titles import title
+from graft.tournament.admission import Refusals
 from graft.tournament.arena import Arenas
 from graft.tournament.cluster import Cluster
 from graft.tournament.contestant import Contestant, assembled
@@ -155,8 +156,8 @@ def _each(values: Sequence[str], data: Sequence[str], name: str) -> Sequence[str
     return [None] * len(data) if not values else list(values) * (len(data) if len(values) == 1 else 1)
 
 
-def planned(design: Design, boards: Sequence[Board]) -> list[str]:
-    """What would be run, a line for each board and contestant."""
+def planned(design: Design, boards: Sequence[Board], refused: Refusals) -> list[str]:
+    """What would be run, a line for each board and contestant; and who cannot enter where."""
     lines = []
     for board in boards:
         rows = board.arena.rows(board.place.size)
@@ -169,6 +170,7 @@ def planned(design: Design, boards: Sequence[Board]) -> list[str]:
             f"  {contestant.name}: {expected(design, contestant)} trials on each"
             + (f"; tries {'; '.join(tried)}" if any(tried) else "")
         )
+        lines += [f"    refused on {board}: {why}" for board, why in refused.get(contestant.name, {}).items()]
     total = len(boards) * sum(expected(design, contestant) for contestant in design.contestants)
     return [*lines, f"{total} trials in all"]
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from graft import checkpoint, metrics
-from graft.attach import attach, detach, probe, use
+from graft.attach import Adapter, attach, detach, probe, use
+from graft.attach.around import refuse_checkpointing
 from graft.data.rows import Row
 from graft.data.task import Record
 from graft.data.tasks_of_rows import knowing
@@ -19,6 +21,7 @@ from graft.errors import BadInput, GraftError, Refused, sentence
 from graft.memory import Peak, release
 from graft.method import Method
 from graft.scoring import example, score
+from graft.scoring.room import positions_left
 from graft.tournament import ablation, costs, transfer
 from graft.tournament.arena import Arena
 from graft.tournament.design import Design, Trial, training_of
@@ -68,12 +71,37 @@ def run(design: Design, trial: Trial, arena: Arena, keep: Path | None = None, ar
     return finished
 
 
+def entered(design: Design, arena: Arena, model: nn.Module, method: Method) -> Adapter:
+    """A method on a model of the arena's base.
+
+    Raises what `attach` raises, BadInput for rows without the tasks that it needs or longer than its virtual tokens
+    leave room for, Refused where it cannot be trained as the design says.
+    """
+    method = knowing(method, arena.train, [*arena.data.validation, *arena.test])
+    adapter = attach(model, method, NAME, tokenizer=arena.tokenizer)
+    try:
+        if design.training.checkpointing:
+            refuse_checkpointing(adapter)
+        left = positions_left(model, NAME)
+        if left is not None and left[0] < arena.task.max_length and arena.longest > left[0]:
+            raise BadInput(
+                f"rows have up to {arena.longest} tokens, and {left[1]} virtual tokens leave them {left[0]} of the "
+                f"base's positions. Use fewer virtual tokens, or cut the rows with --length."
+            )
+    except GraftError:
+        detach(model, NAME)
+        raise
+    return adapter
+
+
 def _tuned(design: Design, trial: Trial, arena: Arena, method: Method, keep: Path | None,
            arenas: Sequence[Arena]) -> Finished:  # fmt: skip
     model, tokenizer, task, size = arena.model, arena.tokenizer, arena.task, trial.place.size
-    method = knowing(method, arena.train, [*arena.data.validation, *arena.test])
     torch.manual_seed(trial.seed)
-    adapter = attach(model, method, NAME, tokenizer=tokenizer)
+    try:
+        adapter = entered(design, arena, model, method)
+    except GraftError as error:
+        return Finished({"status": "refused", "error": str(error)})
     try:
         # A final trial computes what frozen layers give by itself, so that its costs are those of a run of its own.
         options = training_of(design, trial, dict(trial.candidate).get("lr"), len(arena.rows(size)))

@@ -41,7 +41,8 @@ ENDLESS = 10**9  # steps of a run that a time budget ends
 class Fit:
     """What training did. history: lines of the log, per step and per check; seconds: spent in optimizer steps;
     tokens: seen, without padding; peak_memory: bytes, and memory_kind says of what; rows_at_once: rows of a forward
-    pass in the end; best_step: whose tensors the adapter has now (None without validation rows)."""
+    pass in the end; best_step: whose tensors the adapter has now (None without validation rows); settled: whether the
+    methods had come to what they are to give (see `Method.settled`)."""
 
     history: list[dict[str, Any]] = field(repr=False)
     steps: int
@@ -53,6 +54,7 @@ class Fit:
     best_step: int | None
     best_loss: float | None
     stopped_early: bool
+    settled: bool
 
 
 def fit(
@@ -99,6 +101,8 @@ def fit(
             objective=objective,
         )  # fmt: skip
         history = _history(home, resume_from)
+        if home is not None and options.optimizer == "mezo":
+            trainer.add_callback(Journal(home / JOURNAL, trainer))
         with memory.Peak(device) as peak, Bar("training", show) as bar:
             if resume_from is None:
                 _prepare(trainer, train)
@@ -112,7 +116,7 @@ def fit(
         peak_memory=peak.bytes, memory_kind=peak.kind, rows_at_once=trainer.portions.size,
         best_step=trainer.best_step if trainer.best is not None else None,
         best_loss=trainer.best_loss if math.isfinite(trainer.best_loss) else None,
-        stopped_early=not pace.over(trainer.state.global_step),
+        stopped_early=not pace.over(trainer.state.global_step), settled=trainer.settled,
     )  # fmt: skip
 
 
@@ -126,8 +130,6 @@ def _train(
     watch = Watch(trainer, log, bar, history)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
-    if log is not None and trainer.options.optimizer == "mezo":
-        trainer.add_callback(Journal(log.with_name(JOURNAL), trainer))
     with watch, interruptible(watch.stop):
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     step = trainer.state.global_step
@@ -140,8 +142,9 @@ def _train(
 
 def _arguments(options: TrainingOptions, folder: Path, device: torch.device, steps: int) -> TrainingArguments:
     """The Trainer's own arguments: what it does itself, and nothing of what is done here."""
+    clip = 0.0 if options.optimizer == "mezo" else options.clip  # an estimate is as long as its random direction
     arguments = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=options.batch, max_steps=steps, max_grad_norm=options.clip,
+        output_dir=str(folder), per_device_train_batch_size=options.batch, max_steps=steps, max_grad_norm=clip,
         eval_strategy="no", save_strategy="no", logging_steps=1, logging_nan_inf_filter=False, disable_tqdm=True,
         report_to=list(options.report_to) or "none", seed=options.seed, use_cpu=device.type == "cpu",
         remove_unused_columns=False, dataloader_pin_memory=False,
@@ -172,8 +175,8 @@ def _prepare(trainer: GraftTrainer, train: Sequence[Features]) -> None:
                 inputs = to_device(trainer.task.inputs(batch), trainer.grafted)
                 yield {**inputs, "tasks": tasks} if named_too else inputs
 
-    for method, _ in trainer.adapter.terms():
-        method.prepare(trainer.grafted, batches(method.needs_tasks))
+    for method, parts in trainer.adapter.terms():
+        method.prepare(trainer.grafted, batches(method.needs_tasks), parts)
 
 
 def _fitting(trainer: GraftTrainer, train: Sequence[Features], options: TrainingOptions, device: torch.device) -> int:

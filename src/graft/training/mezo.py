@@ -6,11 +6,13 @@ z is drawn again from the seed, the step and the tensor's number wherever it is 
 two numbers (`graft.training.journal`). Nothing is kept for a backward and no moments; the loss may be any number.
 
 Departures: θ is put back from a copy of what trains, where the authors add and subtract εz, which drifts (by 4 % in
-100 steps of bf16). With the terms of a sum each has its own ε, and ĝ is along z scaled by it.
+100 steps of bf16). Steps are far smaller than half precision can tell apart: what rounds away of a tensor of the base
+in bf16 or fp16 is kept beside it, and comes back once it has added up. With the terms of a sum each has its own ε, and
+ĝ is along z scaled by it.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,15 +20,17 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from graft.method import Method
+from graft.method import Method, Part
 
 # Perturbation ε and learning rate of the paper's table 15 and 16: all weights, prefixes, and LoRA for everything else.
-IN_PLACE, INPUT, OTHER = (1e-3, 1e-6), (1e-1, 1e-2), (1e-2, 1e-4)
+WHOLE, INPUT, OTHER = (1e-3, 1e-6), (1e-1, 1e-2), (1e-2, 1e-4)
 
 
-def scale(method: Method) -> tuple[float, float]:
-    """The perturbation and the learning rate that suit a method."""
-    return IN_PLACE if method.in_place else INPUT if method.family == "input" else OTHER
+def scale(method: Method, parts: Sequence[Part]) -> tuple[float, float]:
+    """The perturbation and the learning rate that suit what trains."""
+    if method.in_place or any(part.whole for part in parts):
+        return WHOLE
+    return INPUT if method.family == "input" else OTHER
 
 
 class MeZO(Optimizer):
@@ -71,8 +75,12 @@ class MeZO(Optimizer):
         """Take step `number` of a run, given the slope that was found and the share of the peak rate."""
         for p, group, z in self._directions(number):
             rate = group["initial_lr"] * factor
-            estimated = p.grad if p.grad is not None else slope / group["perturbation"] * z
-            p.copy_(p.float() * (1 - rate * group["weight_decay"]) - rate * estimated)
+            estimated = p.grad if self.whole else slope / group["perturbation"] * z
+            value = p.float() + self.state[p].get("rest", 0.0)
+            value = value * (1 - rate * group["weight_decay"]) - rate * estimated
+            p.copy_(value)
+            if p.dtype != value.dtype:
+                self.state[p]["rest"] = (value - p.float()).to(p.dtype)
 
     def _directions(self, number: int) -> Iterator[tuple[Tensor, dict[str, Any], Tensor]]:
         """Every tensor with its group and its z."""
@@ -84,11 +92,12 @@ class MeZO(Optimizer):
                 at += 1
 
 
-def fingerprint(tensors: Iterable[Tensor]) -> str:
-    """A hash of the tensors' values, by which a start is known again."""
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of the tensors' names, kinds and bits, by which a start is known again."""
     digest = hashlib.blake2b(digest_size=16)
-    for tensor in tensors:
-        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

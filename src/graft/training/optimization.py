@@ -30,7 +30,7 @@ def optimizer(adapter: Adapter, options: TrainingOptions) -> Optimizer:
     """The optimizer that the options name, on the groups of the methods. Raises BadInput and Refused."""
     trained = groups(adapter, options)
     if options.optimizer == "mezo":
-        return MeZO(trained, options.seed, whole=any(_listens(method) for method, _ in adapter.terms()))
+        return MeZO(trained, options.seed, whole=any(method.reads_gradients for method, _ in adapter.terms()))
     if options.optimizer in EIGHT_BITS:
         return getattr(_bitsandbytes(options), EIGHT_BITS[options.optimizer])(trained, betas=BETAS, eps=EPS)
     fused = all(p.device.type in ("cpu", "cuda") for group in trained for p in group["params"])
@@ -38,7 +38,7 @@ def optimizer(adapter: Adapter, options: TrainingOptions) -> Optimizer:
 
 
 def groups(adapter: Adapter, options: TrainingOptions) -> list[dict[str, Any]]:
-    """What trains, each term of a sum with its own learning rate; vectors apart, which are not decayed.
+    """What trains, each term of a sum with its own learning rate; what is not decayed (`Part.decayed`) apart.
 
     A rate given in the options stands for the method's own; groups of one method keep their ratio to it.
     Raises BadInput when nothing trains.
@@ -46,12 +46,14 @@ def groups(adapter: Adapter, options: TrainingOptions) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for method, parts in adapter.terms():
         own = method.learning_rate
-        perturbation, suited = scale(method) if options.optimizer == "mezo" else (None, own)
+        perturbation, suited = scale(method, parts) if options.optimizer == "mezo" else (None, own)
         wanted = [dict(group) for group in method.groups(parts)]
         if options.optimizer == "lora+":
             wanted = _faster(method, parts, wanted)
-        if adapter.trained:
-            wanted.append({"params": [adapter.model.get_parameter(path) for path in adapter.trained]})
+        in_place = [adapter.model.get_parameter(path) for path in adapter.trained]
+        if in_place:
+            wanted.append({"params": in_place})
+        decayed = {id(p) for part in parts for p in part.decayed()} | {id(p) for p in in_place if p.dim() > 1}
         for group in wanted:
             rate = group.pop("lr", own)
             params = group.pop("params")
@@ -59,8 +61,8 @@ def groups(adapter: Adapter, options: TrainingOptions) -> list[dict[str, Any]]:
             if perturbation is not None:
                 group["perturbation"] = options.perturbation or perturbation
             decay = group.pop("weight_decay", options.weight_decay)
-            for matrices, share in ((True, decay), (False, 0.0)):
-                chosen = [p for p in params if (p.dim() > 1) == matrices]
+            for decays, share in ((True, decay), (False, 0.0)):
+                chosen = [p for p in params if (id(p) in decayed) == decays]
                 if chosen:
                     found.append({**group, "params": chosen, "weight_decay": share})
     if not found:
@@ -76,25 +78,28 @@ def check_optimizer(adapter: Adapter, options: TrainingOptions) -> None:
 
 
 def _faster(method: Method, parts: Sequence[Part], wanted: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The groups of a method with each B in a group of its own. Raises Refused where no part is a product B·A."""
+    """The groups of a method with each B in a group of its own.
+
+    Raises Refused where no part is a product B·A, and where the method gives some of its tensors a rate already.
+    """
     second = {id(part.B) for part in parts if isinstance(getattr(part, "B", None), nn.Parameter)}
     if not second:
         raise Refused(
             f"lora+ gives the B of updates B·A a larger learning rate, and {method.slug()} has none. "
             "Use --optimizer adamw, or a method such as lora or dora."
         )
+    if any("lr" in group for group in wanted):
+        raise Refused(
+            f"lora+ gives the B of updates B·A a larger learning rate, and {method.slug()} has rates of its own, which "
+            "it would multiply again. Use --optimizer adamw."
+        )
     found = []
     for group in wanted:
-        rate = group.get("lr", method.learning_rate)
         for fast in (False, True):
             chosen = [p for p in group["params"] if (id(p) in second) == fast]
             if chosen:
-                found.append({**group, "params": chosen, "lr": rate * (RATIO if fast else 1)})
+                found.append({**group, "params": chosen, "lr": method.learning_rate * (RATIO if fast else 1)})
     return found
-
-
-def _listens(method: Method) -> bool:
-    return type(method).during is not Method.during
 
 
 def _bitsandbytes(options: TrainingOptions) -> Any:

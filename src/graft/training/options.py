@@ -16,7 +16,8 @@ class TrainingOptions:
 
     batch: rows in one optimizer step. accumulate: forward passes a step is divided into; "auto" takes as few as memory
     allows and doubles them when it runs out. lr: peak learning rate; None is each method's own. warmup: share of the
-    run in which the rate rises. weight_decay: of matrices, not of vectors. clip: largest gradient norm.
+    run in which the rate rises. weight_decay: of matrices, and of their entries where a vector holds some,
+    not of other vectors. clip: largest gradient norm; mezo has no gradient.
     optimizer: see `graft.training.optimization`. perturbation: MeZO's ε; None is the paper's for such a method.
     objective: what MeZO lowers, "loss" or a metric of the task, whose opposite is taken where higher is better.
     base_dropout: whether the base keeps its own dropout in training, in the layers that gradients go through; frozen

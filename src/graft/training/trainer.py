@@ -178,13 +178,17 @@ class GraftTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The loss on the validation rows, per trained token (or row); remembers the tensors at its best."""
+        """The loss on the validation rows, per trained token (or row); remembers the tensors at its best.
+
+        Before its methods have settled an adapter is not what the run is to give: no step is the best until then.
+        """
         sums = list(self.portions.each(sorted(self.validation, key=length, reverse=True), self._mean_loss))
         loss = sum(mean * count for mean, count in sums) / sum(count for _, count in sums)
-        if loss < self.best_loss:
+        counts = self.settled or self.pace.over(self.state.global_step)
+        if counts and loss < self.best_loss:
             self.best_loss, self.best_step, self.worse = loss, self.state.global_step, 0
             self.best = resume.copy_of(self.adapter)
-        else:
+        elif counts:
             self.worse += 1
             if self.options.patience and self.worse >= self.options.patience:
                 self.control.should_training_stop = True
@@ -192,6 +196,11 @@ class GraftTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    @property
+    def settled(self) -> bool:
+        """Whether what the last step left may be what the run gives."""
+        return all(method.settled(self.moment) for method in self.adapter.method.methods())
 
     def _mean_loss(self, features: Sequence[Features]) -> tuple[float, int]:
         with inference(self.grafted):
@@ -284,6 +293,7 @@ class GraftTrainer(Trainer):
             self.best = resume.read_tensors(checkpoint, "best") or tensors
         self.best_step, self.worse = facts["best_step"], facts["worse"]
         self.state.global_step = facts["step"]
+        self.moment = Moment(facts["step"] - 1, facts["last"], facts["last"])
         self.pace.spent, self.pace.tokens, self.pace.last = facts["seconds"], facts["tokens"], facts["last"]
         self.portions.size = facts["rows_at_once"]
 

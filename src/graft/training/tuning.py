@@ -115,7 +115,7 @@ def tune(
     write_items(folder / runs.ITEMS, {"base": before, "adapter": after}, where, list(found.comparisons))
     return Tuned(
         adapter, fitted, found, _floor(study, before, after, options.seed), forgot,
-        _samples(before, after, options.seed), _notes(study, fitted), target,
+        _samples(before, after, options.seed), _notes(study, adapter, options, fitted), target,
     )  # fmt: skip
 
 
@@ -151,11 +151,19 @@ def _saved(study: Study, name: str, target: Path, row: Row, about: dict[str, Any
     return target
 
 
-def _notes(study: Study, fitted: Fit) -> list[str]:
+def _notes(study: Study, adapter: Adapter, options: TrainingOptions, fitted: Fit) -> list[str]:
     """What a user should know of how this was measured."""
     notes = [] if study.test else ["there are no test rows: scored on the validation rows, which chose the best step"]
     if study.fresh:
         notes.append(f"the base's {study.fresh[0].partition('.')[0]} is untrained: the adapter also trained it")
+    if not fitted.settled:
+        steps = f"its schedule is longer than the run's {fitted.steps:,} steps"
+        notes.append(f"warning: the method was still being pruned when training ended: {steps}")
+    readers = [method.slug() for method, _ in adapter.terms() if method.reads_gradients]
+    if options.optimizer == "mezo" and readers:
+        notes.append(
+            f"no mezo.log was written: {', '.join(readers)} reads gradients, so a step is more than two numbers"
+        )
     suspicious = _suspicious(study, fitted)
     return [*notes, suspicious] if suspicious else notes
 

@@ -70,11 +70,13 @@ def _filled(kind: type, config: Any, states: dict[str, Tensor], like: Any) -> An
 
 
 def _kept(layers: int, ends: int, keep: float) -> tuple[int, ...]:
+    if layers < 3:
+        raise BadInput(f"{layers} blocks are too few: an emulator has two ends and a middle. Choose a larger model.")
     middle = layers - 2 * ends
     if ends < 1 or middle < 1:
         raise BadInput(
             f"--ends {ends}: of {layers} blocks, {max(middle, 0)} would be between the ends. Choose 1 to "
-            f"{max((layers - 1) // 2, 1)}."
+            f"{(layers - 1) // 2}."
         )
     if not 0 < keep <= 1:
         raise BadInput(f"--keep {keep}: the share of the middle that stays is above 0 and at most 1.")

@@ -56,8 +56,9 @@ def run(name: str, options: dict[str, Any]) -> Result:
         said = ", ".join(f"{option} (nearest: {near[option][0]})" if near[option] else option for option in unknown)
         raise BadInput(f"graft {name} has no option {said}. It has: {', '.join(known)}.")
     chosen = verb.Options(**options)
-    if "method" in known and chosen.method and isinstance(chosen.method, str):
+    method = getattr(chosen, "method", None)
+    if isinstance(method, str) and (method or verb.Options.method):  # "" is none where none is the default
         from graft.method import named
 
-        chosen = dataclasses.replace(chosen, method=named(chosen.method, {}))
+        chosen = dataclasses.replace(chosen, method=named(method, {}))
     return verb.run(chosen)

@@ -100,12 +100,13 @@ def run(options: Options) -> Result:
     import sys
 
     from graft import page
-    from graft.tournament import opening, playing, results, standings
+    from graft.tournament import admission, opening, playing, results, standings
 
     design = opening.designed(options)
     boards = opening.boards(design)
+    refused = admission.refusals(design, boards, asked=options.contestants != Options.contestants)
     if options.dry_run:
-        return Result(options.folder, {}, opening.planned(design, boards))
+        return Result(options.folder, {}, opening.planned(design, boards, refused))
     with results.claimed(options.folder):
         command = opening.recorded(options)
         done = playing.play(design, boards, options.folder, opening.crew(options), show=sys.stderr.isatty())

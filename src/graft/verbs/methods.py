@@ -21,7 +21,7 @@ class Options:
     """Show every method by family, or one in full: what it computes, where it acts, what it costs, what it goes with.
 
     `graft methods lora --rank 16` shows one with other settings, `graft methods ./mine.py` one of your own. With
-    --model, counts are those on that model, from its configuration alone.
+    --model, counts are those on that model, from its configuration alone; exits with 2 when one method cannot be on it.
     """
 
     method: Annotated["str | Method", "one method, a sum of them, or a file with one of your own; by default all"] = ""
@@ -50,7 +50,11 @@ class Result:
     lines: list[Line]
     portrait: "Portrait | None" = None
     costs: "Costs | None" = None
-    exit_code: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """2 when one method was asked for and cannot be on the model."""
+        return 2 if self.costs is not None and self.costs.refused else 0
 
     def as_json(self) -> dict[str, Any]:
         """What is shown, as plain values."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graft.anatomy import Anatomy
 from graft.attach import Adapter, Placed
@@ -28,9 +28,6 @@ from graft.methods.lora import LoRA
 
 PAIR = re.compile(r"base_model\.model\.(.+)\.(lora_A\.weight|lora_B\.weight|lora_embedding_A|lora_embedding_B)")
 
-# PEFT keeps the base's own embedding too where it acts on one.
-KEPT = "base_layer.weight"
-
 
 def written(adapter: Adapter, anatomy: Anatomy, method: LoRA | DoRA) -> Written:
     """An adapter of low-rank pairs as PEFT keeps it. Raises Refused inside fused experts."""
@@ -43,15 +40,14 @@ def written(adapter: Adapter, anatomy: Anatomy, method: LoRA | DoRA) -> Written:
         tensors |= {f"{INSIDE}{path}.{name}": tensor for name, tensor in _pair(path, items, method).items()}
     times = {path: len(items) for path, items in groups.items()}
     usual = Counter(times.values()).most_common(1)[0][0]
-    stable = isinstance(method, LoRA) and method.rslora
-    alpha = {k: _whole(method.alpha * (math.sqrt(k) if stable else k)) for k in set(times.values())}
+    alpha = {k: _whole(method.alpha * (math.sqrt(k) if method.rslora else k)) for k in set(times.values())}
     leaves = {leaf.path: leaf for leaf in anatomy.leaves}
     settings = {
         "peft_type": "LORA",
         "r": method.rank * usual,
         "lora_alpha": alpha[usual],
         "lora_dropout": method.dropout,
-        "use_rslora": stable,
+        "use_rslora": method.rslora,
         "use_dora": isinstance(method, DoRA),
         "target_modules": compact(anatomy, list(groups)),
         "fan_in_fan_out": all(leaves[path].transposed and leaves[path].kind == "linear" for path in groups),
@@ -78,7 +74,7 @@ def _pair(path: str, items: Sequence[Placed], method: LoRA | DoRA) -> dict[str, 
             assert placed.site is not None and placed.site.rows is not None
             blocks.append(placed.site.rows.put(part.B.new_zeros(height, method.rank), part.B.detach(), 0))
         B = torch.cat(blocks, 1)
-    if isinstance(site.module, nn.Embedding):
+    if site.looked_up:
         if isinstance(method, DoRA):
             raise Refused(f"{path}: DoRA on an embedding is not the same function in PEFT. Serve it with graft.")
         return {"lora_embedding_A": A, "lora_embedding_B": B}
@@ -114,8 +110,6 @@ def planned(anatomy: Anatomy, config: Mapping[str, Any], header: Mapping[str, En
         a, b = ("lora_A.weight", "lora_B.weight")
         if leaves[path].kind == "embedding":
             a, b = ("lora_embedding_A", "lora_embedding_B")
-            if (kept := f"{INSIDE}{path}.{KEPT}") in header:
-                expected[kept] = Entry(torch.float32, (leaves[path].inputs, leaves[path].outputs))
         expected[f"{INSIDE}{path}.{a}"] = Entry(torch.float32, (rank, leaves[path].inputs))
         expected[f"{INSIDE}{path}.{b}"] = Entry(torch.float32, (leaves[path].outputs, rank))
         if config.get("use_dora"):
@@ -125,15 +119,9 @@ def planned(anatomy: Anatomy, config: Mapping[str, Any], header: Mapping[str, En
 
 
 def _term(anatomy: Anatomy, config: Mapping[str, Any], rank: int, alpha: float, paths: Sequence[str]) -> Method:
-    stable = bool(config.get("use_rslora"))
-    shared: dict[str, Any] = {
-        "rank": rank,
-        "dropout": float(config.get("lora_dropout") or 0.0),
-        "sites": expression(anatomy, paths),
-    }
-    if config.get("use_dora"):
-        return DoRA(alpha=alpha * math.sqrt(rank) if stable else alpha, **shared)
-    return LoRA(alpha=alpha, rslora=stable, **shared)
+    kind = DoRA if config.get("use_dora") else LoRA
+    dropout, stable = float(config.get("lora_dropout") or 0.0), bool(config.get("use_rslora"))
+    return kind(rank=rank, alpha=alpha, dropout=dropout, rslora=stable, sites=expression(anatomy, paths))
 
 
 def _values(adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -142,9 +130,6 @@ def _values(adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
         if placed.head or placed.site is None:
             continue
         start = f"{INSIDE}{placed.site.path}."
-        kept, here = tensors.get(start + KEPT), getattr(placed.site.module, placed.site.parameter)
-        if kept is not None and not torch.equal(kept.to(here), here):
-            raise Refused(f"the checkpoint holds another {placed.site.path} than this base. Load the base it is for.")
         for name, theirs in (
             ("A", ("lora_A.weight", "lora_embedding_A")),
             ("B", ("lora_B.weight", "lora_embedding_B")),

@@ -10,6 +10,7 @@ from graft.anatomy import Anatomy
 from graft.attach import Adapter, anatomy_of, probe
 from graft.checkpoint.comparison import compare
 from graft.checkpoint.peft import (
+    copies,
     drawn,
     gated,
     heads,
@@ -46,7 +47,7 @@ def load(
     """
     config = settings.read(folder)
     path = weights(folder, TENSORS)
-    header = read_header(path)
+    header = copies.without(path, model, read_header(path))
     anatomy = anatomy_of(model)
     plan = _plan(model, anatomy, config, header)
     affordable(path, model, plan.method, header)

@@ -1,6 +1,7 @@
-"""Writing an adapter of graft as a PEFT checkpoint, where PEFT has the same function."""
+"""Writing an adapter of graft as a PEFT checkpoint, where PEFT has the same function as the form that is served."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -57,7 +58,7 @@ def export(model: nn.Module, name: str, folder: str | Path) -> Path:
 
 def write(adapter: Adapter, folder: Path) -> None:
     """Write PEFT's two files into a folder that is there. Raises Refused for an adapter that PEFT cannot express."""
-    model, anatomy = adapter.model, require(adapter.model).anatomy
+    model, anatomy, adapter = adapter.model, require(adapter.model).anatomy, _served(adapter)
     made = _written(adapter)
     modules, tensors = heads.written(adapter, anatomy, made.prefix)
     config = {
@@ -72,6 +73,13 @@ def write(adapter: Adapter, folder: Path) -> None:
     every = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in (made.tensors | tensors).items()}
     save_file(every, folder / TENSORS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _served(adapter: Adapter) -> Adapter:
+    """The adapter as it is served: PiSSA, for one, as a LoRA."""
+    parts = adapter.deployed()
+    placed = tuple(replace(item, part=parts[item.key]) for item in adapter.placed if item.key in parts)
+    return replace(adapter, method=adapter.method.serving(), placed=placed)
 
 
 def _written(adapter: Adapter) -> Written:
