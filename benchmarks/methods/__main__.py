@@ -21,6 +21,7 @@ from graft.files import write_text
 HERE = Path(__file__).parent
 # What is not trained alone: it is made of adapters that are on the model, or for another one.
 MADE_OF_OTHERS = ("adapter_fusion", "parallel", "plug_in", "offsite")
+NOT_FOR = {"decoder": ("idpt", "upl")}  # their tokens are made of whole rows, of which a decoder's must not know
 KNOW_TASKS = ("hyperformer", "hypertuning")  # rows have to say which task they are of: here all are of one
 BESIDE = {
     "encoder": ("majority", "head", "full"),
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if further and given.what != "run":
         parser.error(f"{given.what} does not know {further[0]}")
     if given.what == "steps":
-        return steps.measure(given.folder / "steps.json", contestants())
+        return steps.measure(given.folder / "steps.json", contestants("encoder"))
     if given.what == "table":
         return table.write(given.folder)
     if given.kind is None:
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model, data = material(given.kind, given.data, given.folder)
     of_tasks = named(data, given.folder / "tasks" / given.kind)
     for rows, folder, names in (
-        (data, given.kind, [*BESIDE[given.kind], *(name for name in contestants() if name not in KNOW_TASKS)]),
+        (data, given.kind, [*BESIDE[given.kind], *(name for name in contestants(given.kind) if name not in KNOW_TASKS)]),
         (of_tasks, f"{given.kind}-tasks", KNOW_TASKS),
     ):
         recipe = ["compare", str(HERE / f"{given.kind}.yaml"), "--model", model, "--data", rows]
@@ -61,9 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def contestants() -> list[str]:
-    """Every method that can be trained on its own; all layers of TopLayers are full fine-tuning already."""
-    return [name for name in catalogue.own() if name not in MADE_OF_OTHERS]
+def contestants(kind: str) -> list[str]:
+    """Every method that can be trained on its own on such a model."""
+    without = (*MADE_OF_OTHERS, *NOT_FOR.get(kind, ()))
+    return [name for name in catalogue.own() if name not in without]
 
 
 def named(data: str, folder: Path) -> str:
