@@ -52,7 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     model, data = material(given.kind, given.data, given.folder)
     of_tasks = named(data, given.folder / "tasks" / given.kind)
     for rows, folder, names in (
-        (data, given.kind, [*BESIDE[given.kind], *(name for name in contestants(given.kind) if name not in KNOW_TASKS)]),
+        (
+            data,
+            given.kind,
+            [*BESIDE[given.kind], *(name for name in contestants(given.kind) if name not in KNOW_TASKS)],
+        ),
         (of_tasks, f"{given.kind}-tasks", KNOW_TASKS),
     ):
         recipe = ["compare", str(HERE / f"{given.kind}.yaml"), "--model", model, "--data", rows]

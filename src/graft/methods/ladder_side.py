@@ -356,7 +356,7 @@ def _crosses(sites: Sequence[Site], stack: Site) -> bool:
 
 
 def _norm(x: Tensor, gain: Tensor) -> Tensor:
-    return F.rms_norm(x, gain.shape, gain, eps=1e-6)
+    return F.rms_norm(x, gain.shape, gain.to(x.dtype), eps=1e-6)  # autocast leaves x in half precision
 
 
 def _bucket(distance: Tensor, causal: bool) -> Tensor:

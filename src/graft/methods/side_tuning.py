@@ -163,7 +163,7 @@ class SideTuning(Method):
 
 
 def _norm(x: Tensor, gain: Tensor) -> Tensor:
-    return F.rms_norm(x, gain.shape, gain, eps=1e-6)
+    return F.rms_norm(x, gain.shape, gain.to(x.dtype), eps=1e-6)  # autocast leaves x in half precision
 
 
 def _mixed(q: Tensor, k: Tensor, v: Tensor, near: Tensor, hidden: Tensor | None, W: Tensor) -> Tensor:

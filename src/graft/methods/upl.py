@@ -81,7 +81,7 @@ class UPL(Method):
     hidden: Annotated[int, "dynamic: width of the network that decides on the shares"] = 64
 
     family: ClassVar[str] = "input"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 1e-2
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:
