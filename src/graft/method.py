@@ -131,8 +131,12 @@ class Method:
         return ()
 
     def groups(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
-        """Optimizer groups; one group of everything trainable unless the method wants another."""
-        return [{"params": [p for part in parts for p in part.parameters() if p.requires_grad]}]
+        """Optimizer groups: everything trainable, apart where a part's `rate` is another."""
+        found: dict[float, list[nn.Parameter]] = {}
+        for part in parts:
+            found.setdefault(part.rate, []).extend(p for p in part.parameters() if p.requires_grad)
+        slow = {rate: {} if rate == 1 else {"lr": rate * self.learning_rate} for rate in found}
+        return [{"params": params, **slow[rate]} for rate, params in found.items()]
 
     def deployed(self, parts: Mapping[str, Part]) -> Mapping[str, Part]:
         """The parts that are stored and served, by key; a method whose training form is larger gives smaller ones."""

@@ -43,6 +43,7 @@ class Part(nn.Module):
     halves: bool = False  # whether `around` runs the two halves of a layer apart
     replaces: tuple[str, ...] = ()  # parameters of its site that it gives anew, whatever others make of them
     listens: bool = False  # whether it only looks at what passes its site, and changes nothing there
+    rate: float = 1.0  # its learning rate over its method's: what sums over many hidden numbers takes small steps
     whole: bool = False  # whether it trains every entry of its site's matrix by itself, as full fine-tuning does
     in_layer: int | None = None  # which layer it acts in, where its method has to know
     off: frozenset[bool] = frozenset()  # in which modes, training or not, it does nothing for now

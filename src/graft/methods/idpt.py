@@ -41,6 +41,7 @@ class Relevant(Part):
         self.P, self.length, self.network = nn.Parameter(P), len(P), network
         d = P.shape[1]
         self.W_q, self.b_q, self.W_k, self.b_k = kaiming(hidden, d), zeros(hidden), kaiming(hidden, d), zeros(hidden)
+        self.rate = 0.1 if network else 1.0
         if network:
             self.W_0, self.b_0, self.W_1, self.b_1 = kaiming(d, d), zeros(d), kaiming(d, d), zeros(d)
 
@@ -69,6 +70,7 @@ class Generated(Part):
     """IDPG's n virtual tokens: a bottleneck from a sentence representation to all of them."""
 
     reads_row = "states"
+    rate = 1 / 3
 
     def __init__(self, tokens: int, width: int, bottleneck: int, states: int) -> None:
         super().__init__()
@@ -86,6 +88,7 @@ class KroneckerGenerated(Part):
     """The same through matrices that are sums of n Kronecker products."""
 
     reads_row = "states"
+    rate = 1 / 3
 
     def __init__(self, tokens: int, width: int, bottleneck: int, states: int, n: int) -> None:
         super().__init__()
@@ -114,7 +117,7 @@ class IDPT(Method):
     n: Annotated[int, "idpg: Kronecker products that the generator's matrices are sums of; 1: full matrices"] = 1
 
     family: ClassVar[str] = "input"
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 3e-2
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:

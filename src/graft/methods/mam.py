@@ -27,7 +27,7 @@ class MAM(Method):
     scale: Annotated[float, "factor on the parallel adapter's output"] = 4.0
 
     family: ClassVar[str] = "hybrid"
-    learning_rate: ClassVar[float] = 3e-4
+    learning_rate: ClassVar[float] = 1e-3
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:

@@ -36,6 +36,7 @@ class Computed(Part):
         super().__init__()
         self.P, self.length = nn.Parameter(start), len(start)
         self.recurrent, self.depth = recurrent, len(widths)
+        self.rate = 0.1 if widths else 1.0
         units = start.shape[1] // 2
         for k in range(LAYERS if recurrent else 0):
             for name, shape in (("x", (4 * units, start.shape[1])), ("h", (4 * units, units))):
@@ -78,7 +79,7 @@ class PTuning(Method):
     hidden: Annotated[int, "width inside encoder hf"] = 128
 
     family: ClassVar[str] = "input"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-2
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:

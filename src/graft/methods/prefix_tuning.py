@@ -41,6 +41,8 @@ class Prefix(Part):
 class Network(Part):
     """The reparameterization of one set of prefixes: E, W₁, b₁, W₂, b₂, shared by the set's layers."""
 
+    rate = 0.01
+
     def __init__(self, tokens: int, width: int, hidden: int, layers: int, heads: tuple[int, int]) -> None:
         super().__init__()
         self.heads = heads

@@ -225,7 +225,7 @@ class ProPETL(Method):
     packed: Annotated[bool, "attach the masks as bits, as they are stored"] = False
 
     family: ClassVar[str] = "hybrid"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:

@@ -72,7 +72,7 @@ class ReFT(Method):
     sites: Annotated[str, "which layers, such as 'layer @ 4 8'"] = "layer"
 
     family: ClassVar[str] = "function"
-    learning_rate: ClassVar[float] = 9e-4
+    learning_rate: ClassVar[float] = 3e-3
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:

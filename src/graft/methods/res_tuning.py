@@ -85,7 +85,7 @@ class ResTuning(Method):
     tokens: Annotated[int, "length of prefix or prompt"] = 10
 
     family: ClassVar[str] = "function"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -84,7 +84,7 @@ class ResTuningBypass(Method):
     )
 
     family: ClassVar[str] = "side"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 1e-2
 
     def __post_init__(self) -> None:
         super().__post_init__()

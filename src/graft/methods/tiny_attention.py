@@ -65,7 +65,7 @@ class TinyAttention(Method):
     sites: Annotated[str, "which attentions"] = "self: attention"
 
     family: ClassVar[str] = "function"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 1e-2
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -106,7 +106,7 @@ class UniPELT(Method):
     activation: Annotated[Activation, "non-linearity inside the adapter"] = "relu"
 
     family: ClassVar[str] = "hybrid"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:

@@ -40,13 +40,15 @@ def optimizer(adapter: Adapter, options: TrainingOptions) -> Optimizer:
 def groups(adapter: Adapter, options: TrainingOptions) -> list[dict[str, Any]]:
     """What trains, each term of a sum with its own learning rate; what is not decayed (`Part.decayed`) apart.
 
-    A rate given in the options stands for the method's own; groups of one method keep their ratio to it.
+    A rate given in the options stands for the method's own, in a sum the smallest; all groups keep their ratio to it.
     Raises BadInput when nothing trains.
     """
     found: list[dict[str, Any]] = []
     for method, parts in adapter.terms():
         own = method.learning_rate
         perturbation, suited = scale(method, parts) if options.optimizer == "mezo" else (None, own)
+        if options.lr is not None:
+            suited = options.lr * (1 if options.optimizer == "mezo" else own / adapter.method.learning_rate)
         wanted = [dict(group) for group in method.groups(parts)]
         if options.optimizer == "lora+":
             wanted = _faster(method, parts, wanted)
@@ -57,7 +59,7 @@ def groups(adapter: Adapter, options: TrainingOptions) -> list[dict[str, Any]]:
         for group in wanted:
             rate = group.pop("lr", own)
             params = group.pop("params")
-            group["lr"] = (suited if options.lr is None else options.lr) * rate / own
+            group["lr"] = suited * rate / own
             if perturbation is not None:
                 group["perturbation"] = options.perturbation or perturbation
             decay = group.pop("weight_decay", options.weight_decay)
