@@ -83,7 +83,7 @@ def test_a_part_without_a_verb() -> None:
         def expression(self) -> str:
             return "q"
 
-    with pytest.raises(Refused, match="defines no verb"):
+    with pytest.raises(BadInput, match="defines none of before, after"):
         attach(zoo.tiny("llama"), Idle())
 
 

@@ -49,7 +49,8 @@ def close(ours: Tensor, other: Tensor) -> None:
 
 # By default these act outside the layers too, where nothing is switched off, or not in all of them.
 INSIDE = {"bitfit": {"sites": "all-linear"}, "ln_tuning": {"sites": "norm @ 0-1"}, "adapter_drop": {"robust": True},
-          "hyperformer": {"train_layernorm": False}}  # fmt: skip
+          **{name: {"train_layernorm": False} for name in ("hyperformer", "houlsby", "compacter", "compacter_plus_plus",
+                                                           "low_rank_adapter", "phm_adapter")}}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LAYERED)
@@ -101,7 +102,7 @@ def test_generation_with_a_cache(name: str, on: str) -> None:
         return torch.stack(scores.scores)
 
     base = written()
-    cases.grafted(model, name)
+    cases.grafted(model, name, **INSIDE.get(name, {}))
     ours = written()
     with silenced(model, "default", range(9)):
         close(written(), base)

@@ -10,10 +10,10 @@ from graft.method import Method, named
 from graft.portrait import costs, formula
 from graft.portrait.counting import growth
 
-# Per layer, with two norms where they train: the formulas of the papers for a decoder without biases.
+# Per layer, with two norms where they train, and a last one: the formulas of the papers for a decoder without biases.
 PAPERS = {
     "lora": "4·L·d·rank", "dora": "2·L·d·(2·rank + 1)", "pfeiffer": "L·(2·d·bottleneck + d + bottleneck)",
-    "houlsby": "2·L·(2·d·bottleneck + 2·d + bottleneck)", "ia3": "L·(2·d + f)", "prompt_tuning": "d·tokens",
+    "houlsby": "4·L·d·bottleneck + 4·L·d + 2·L·bottleneck + d", "ia3": "L·(2·d + f)", "prompt_tuning": "d·tokens",
     "prefix_tuning": "2·L·d·tokens", "vera": "2·L·(d + rank)", "oft": "L·d·(block − 1)", "ln_tuning": "d·(2·L + 1)",
     "random_mask": "L·d·(0.02·d + 0.015·f)", "fourier_ft": "2·L·frequencies",
 }  # fmt: skip

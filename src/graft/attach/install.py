@@ -21,7 +21,6 @@ def jobs_of(item: Placed) -> list[tuple[str, Job]]:
     if site is None:
         return []
     verbs, jobs = part.verbs(), []
-    _expect(bool(verbs), item, "it defines no verb, so that nothing would ever call it")
     _expect(site.role in PAIRS or not part.reads_residual, item, "it reads a residual stream, which only they have")
     job = partial(Job, site=site, part=part, term=item.term)
     if "keys_values" in verbs:

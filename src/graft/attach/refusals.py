@@ -69,7 +69,7 @@ def refuse_in_vain(method: Method, placed: Sequence[Placed]) -> None:
         if item.site is None or item.head:
             continue
         for first in seen.setdefault(item.site.name, []):
-            lost = [name for name in item.part.replaces if first.term != item.term and name in _gives(first)]
+            lost = _lost(first, item) if first.term != item.term else ()
             if lost:
                 one, other = (type(method.methods()[each.term]).__name__ for each in (first, item))
                 raise Refused(
@@ -80,11 +80,13 @@ def refuse_in_vain(method: Method, placed: Sequence[Placed]) -> None:
         seen[item.site.name].append(item)
 
 
-def _gives(item: Placed) -> frozenset[str]:
-    """The parameters of its site that a part changes."""
-    if item.part.replaces or "params" not in item.part.verbs() or item.site is None:
-        return frozenset(item.part.replaces)
-    return frozenset(item.part.params(item.site))
+def _lost(first: Placed, item: Placed) -> Sequence[str]:
+    """Parameters that `first` trains by themselves, or all that it changes, where `item` gives these anew."""
+    anew = [name for name in item.part.replaces if name in first.part.replaces]
+    if anew or not item.part.replaces or "params" not in first.part.verbs() or first.site is None:
+        return anew
+    changed = first.part.params(first.site).keys()
+    return list(changed) if changed <= set(item.part.replaces) else []
 
 
 def refuse_broken_chain(method: Method, placed: Sequence[Placed]) -> None:
