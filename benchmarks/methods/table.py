@@ -38,7 +38,8 @@ def write(folder: Path) -> int:
         lines = [line for name in (kind, f"{kind}-tasks") for line in results(folder / name / "results.csv")]
         if not lines:
             continue
-        parts.append(f"## {title}\n\n" + "".join(rows(lines, metric, beside, times, notes.get(kind, {}))))
+        table = "".join(rows(lines, metric, beside, times, notes.get(kind, {})))
+        parts.append(f"## {title}\n\nSeeds: {max(int(line['seeds'] or 0) for line in lines)}.\n\n{table}")
     write_text(PAGE, "\n".join(parts))
     return 0
 

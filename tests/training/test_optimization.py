@@ -53,6 +53,20 @@ def test_lora_plus_does_not_multiply_a_ratio_again(study: Make, tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("given", [None, 2e-3])
+def test_rates_keep_their_ratio(study: Make, given: float | None) -> None:
+    """Of the terms of a sum to the smallest, which the option stands for; of a network of prefixes to its method's."""
+    made = study("bert", "classes")
+    prefixes = graft.PrefixTuning(tokens=2, reparameterize=True, hidden=8)
+    adapter = prepared(made.model, graft.LoRA(rank=2) + prefixes, "small", made.tokenizer, 0)
+    rates = {id(p): g["lr"] for g in groups(adapter, TrainingOptions(lr=given)) for p in g["params"]}
+    names = {n.rpartition(".")[2]: rates[id(p)] for n, p in adapter.named_parameters()}
+    unit = given or graft.LoRA.learning_rate
+    ratio = graft.PrefixTuning.learning_rate / graft.LoRA.learning_rate
+    assert names["A"] == names["B"] == names["weight"] == pytest.approx(unit)
+    assert names["W1"] == names["W2"] == names["E"] == pytest.approx(0.01 * ratio * unit)
+
+
 @pytest.mark.parametrize(("method", "drawn"), [
     (graft.LoRA(rank=2), {"A", "B"}), (graft.RandomMask(density=0.1), {"values"}), (graft.BitFit(), set()),
     (graft.SparseAdapter(4, score="magnitude"), {"values"}), (graft.IntrinsicSubspace(16), set()),
