@@ -17,6 +17,7 @@ import numpy.typing as npt
 from graft.errors import BadInput
 
 Array = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
 Record = Mapping[str, Any]
 
 
@@ -78,6 +79,16 @@ class Metric(ABC):
         with np.errstate(all="ignore"):
             return self._weighted(statistics, weights)
 
+    def swapped(self, left: Array, right: Array, at: Places, masks: Array) -> Array:
+        """(r,) scores of `left` with items of `right` in it: of those `at` some places where a mask (r, places) is 1.
+
+        left, right: (n, d) statistics of two systems on the same items.
+        """
+        # Column by column in memory, as sparse products of the metrics read it.
+        weights = np.ones((len(left) + len(at), len(masks))).T
+        weights[:, at], weights[:, len(left) :] = 1 - masks, masks
+        return self.weighted(np.concatenate([left, right[at]]), weights)
+
     def aggregate(self, statistics: Array) -> float:
         """The score of the whole test set."""
         return float(self.weighted(statistics, np.ones((1, len(statistics))))[0])
@@ -109,6 +120,12 @@ class Summed(Metric):
 
     def _weighted(self, statistics: Array, weights: Array) -> Array:
         return self.finish(weights @ statistics)
+
+    def swapped(self, left: Array, right: Array, at: Places, masks: Array) -> Array:
+        if not (np.isfinite(left).all() and np.isfinite(right[at]).all()):
+            return np.full(len(masks), np.nan)
+        with np.errstate(all="ignore"):
+            return self.finish(left.sum(0) + masks @ (right[at] - left[at]))
 
     def items(self, statistics: Array) -> Array | None:
         # A row alone is a test set of one; a row that is not finite is that item's NaN, not everybody's.

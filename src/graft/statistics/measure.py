@@ -9,6 +9,7 @@ import numpy.typing as npt
 from graft.errors import BadInput
 
 Array = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
 Record = Mapping[str, Any]
 
 
@@ -55,6 +56,10 @@ class Measure(Protocol):
 
     def weighted(self, statistics: Array, weights: Array) -> Array:
         """(r,) scores of (r, n) weightings of the items."""
+        ...
+
+    def swapped(self, left: Array, right: Array, at: Places, masks: Array) -> Array:
+        """(r,) scores of `left` with items of `right` in it, of those `at` some places, by (r, places) masks."""
         ...
 
     def aggregate(self, statistics: Array) -> float:

@@ -28,11 +28,13 @@ def paired_permutation(metric: Measure, base: Array, other: Array, *, resamples:
 
 
 def permuted_runs(
-    metric: Measure, base: Sequence[Array], other: Sequence[Array], *, resamples: int = 2000, seed: int = 0
-) -> float:
+    metric: Measure, base: Sequence[Array], other: Sequence[Array], *, resamples: int = 2000, seed: int = 0,
+    until: float = 1.0,
+) -> float:  # fmt: skip
     """`paired_permutation` for the mean score over runs, of which both systems have equally many.
 
     It takes the runs as they are: it is no test of whether other seeds would have ordered the systems the same way.
+    until: a p-value above which it is of no interest how large it is; where it is sure to be above, the test ends.
     """
     for left, right in zip(base, other, strict=True):
         same_shape(left, right)
@@ -43,28 +45,23 @@ def permuted_runs(
     differ = np.any([(left != right).any(axis=1) for left, right in zip(base, other, strict=True)], axis=0)
     if not differ.any():
         return 1.0
-    # Swapping equal rows does nothing: they enter once, and only the differing ones are swapped.
-    tables = [
-        np.concatenate([left[~differ], left[differ], right[differ]]) for left, right in zip(base, other, strict=True)
-    ]
     scores = [sum(metric.aggregate(run) for run in runs) / len(runs) for runs in (base, other)]
     # A swap that gives the same difference in exact arithmetic must count, whatever the order of its sums.
     observed = abs(scores[1] - scores[0]) - 1e-9 * max(abs(scores[0]), abs(scores[1]))
-    exact = int(differ.sum()) <= EXACT
-    masks = (
-        _every_swap(int(differ.sum())) if exact else _random_swaps(int(differ.sum()), resamples, len(tables[0]), seed)
-    )
+    at = np.flatnonzero(differ)  # swapping equal rows does nothing
+    exact = len(at) <= EXACT
+    masks = _every_swap(len(at)) if exact else _random_swaps(len(at), resamples, len(differ) + len(at), seed)
     extreme = total = 0
     for mask in masks:
-        # Column by column in memory, as sparse products of the metrics read it.
-        stayed, swapped = (np.ones((len(tables[0]), len(mask))).T for _ in range(2))
-        first, items = int((~differ).sum()), int(differ.sum())
-        stayed[:, first : first + items] = swapped[:, first + items :] = 1 - mask
-        stayed[:, first + items :] = swapped[:, first : first + items] = mask
-        difference = sum(metric.weighted(table, swapped) - metric.weighted(table, stayed) for table in tables)
+        difference = sum(
+            metric.swapped(right, left, at, mask) - metric.swapped(left, right, at, mask)
+            for left, right in zip(base, other, strict=True)
+        )
         # A swap without a score is counted against the difference.
-        extreme += int((~(np.abs(difference) / len(tables) < observed)).sum())
+        extreme += int((~(np.abs(difference) / len(base) < observed)).sum())
         total += len(mask)
+        if not exact and extreme > until * resamples:
+            break
     return extreme / total if exact else (extreme + 1) / (total + 1)
 
 

@@ -32,10 +32,12 @@ ENOUGH = 5  # contestants whose runs vary, from which on a test borrows from all
 
 @dataclass(frozen=True)
 class _Test:
-    """What all pairs of a tournament share: the variance to borrow from, swaps, and the hardest level of Holm's."""
+    """What all pairs of a tournament share: the variance to borrow from, swaps, the p-value above which they may end
+    early, and the hardest level of Holm's."""
 
     shared: float | None
     swaps: int
+    until: float
     level: float
 
 
@@ -81,7 +83,8 @@ def pairs(
     variances = [float(system.scores.var(ddof=1)) for system in loaded if not system.reason and seeded(system.draws)]
     test = _Test(
         shared=float(np.mean(variances)) if len(variances) >= ENOUGH else None,
-        swaps=max(resamples, math.ceil(4 * len(couples) / (1 - level))),
+        swaps=(swaps := max(resamples, math.ceil(4 * len(couples) / (1 - level)))),
+        until=1 - level if swaps > resamples else 1.0,
         level=1 - (1 - level) / max(1, len(couples)),
     )
     found = {(a.name, b.name): _compared(settings, a, b, names, test) for a, b in couples}
@@ -103,7 +106,7 @@ def _compared(settings: Settings, base: System, other: System, names: Sequence[I
         else:
             difference, p, smallest = _difference(settings, base, other, test)
         if p <= 1 - settings.level:
-            p = max(p, permuted_runs(metric, left, right, resamples=test.swaps, seed=settings.seed))
+            p = max(p, permuted_runs(metric, left, right, resamples=test.swaps, seed=settings.seed, until=test.until))
     return Comparison(
         metric.name, metric.unit, metric.higher_is_better, len(names), base.interval, other.interval, difference, p,
         flips, smallest, settings.level, settings.resamples, settings.seed,
