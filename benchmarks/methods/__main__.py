@@ -21,7 +21,8 @@ from graft.files import write_text
 HERE = Path(__file__).parent
 # What is not trained alone: it is made of adapters that are on the model, or for another one.
 MADE_OF_OTHERS = ("adapter_fusion", "parallel", "plug_in", "offsite")
-NOT_FOR = {"decoder": ("idpt", "upl")}  # their tokens are made of whole rows, of which a decoder's must not know
+# HyperTuning reads answers as text; tokens made of whole rows are not for a decoder, whose must not know of later ones.
+NOT_FOR = {"encoder": ("hypertuning",), "decoder": ("idpt", "upl")}
 KNOW_TASKS = ("hyperformer", "hypertuning")  # rows have to say which task they are of: here all are of one
 BESIDE = {
     "encoder": ("majority", "head", "full"),
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             given.kind,
             [*BESIDE[given.kind], *(name for name in contestants(given.kind) if name not in KNOW_TASKS)],
         ),
-        (of_tasks, f"{given.kind}-tasks", KNOW_TASKS),
+        (of_tasks, f"{given.kind}-tasks", [name for name in KNOW_TASKS if name in contestants(given.kind)]),
     ):
         recipe = ["compare", str(HERE / f"{given.kind}.yaml"), "--model", model, "--data", rows]
         more = ["--folder", str(given.folder / folder), "--workers", str(given.workers), *further]

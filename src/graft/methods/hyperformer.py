@@ -39,6 +39,8 @@ Place = tuple[str, bool]
 class Tasks(Part):
     """z_τ of every task."""
 
+    rate = 0.1
+
     def __init__(self, tasks: int, width: int) -> None:
         super().__init__()
         self.z = normal(tasks, width, std=1.0)
@@ -46,6 +48,8 @@ class Tasks(Part):
 
 class Hypernetwork(Part):
     """What writes the adapters of one stack."""
+
+    rate = 0.1
 
     def __init__(
         self, tasks: Tasks, layers: int, places: int, hidden: int, shapes: Mapping[str, Sequence[int]]
@@ -111,7 +115,7 @@ class HyperFormer(Method):
     sites: Annotated[str, "which sub-layers"] = "self: attention; ffn"
 
     family: ClassVar[str] = "function"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
     needs_tasks: ClassVar[bool] = True
 
