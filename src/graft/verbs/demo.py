@@ -17,7 +17,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "few_shot": {},
     "lora": {"sites": "all-linear", "lr": 5e-3},
     "pfeiffer": {"lr": 3e-3},
-    "prefix_tuning": {"reparameterize": True, "lr": 3e-3},
+    "prefix_tuning": {"reparameterize": True, "lr": 0.3},  # of which the network takes a hundredth
     "bitfit": {"lr": 1e-2},
 }
 
