@@ -34,7 +34,7 @@ def told(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
     rows = [row for name in TASKS for row in of(list(study.train), name)]
     features = study.task.features(rows, study.tokenizer, train=True)
     fit(study.model, study.tokenizer, study.task, features, [], adapter,
-        TrainingOptions(steps=80, lr=3e-2))  # fmt: skip
+        TrainingOptions(steps=80, lr=1e-1))  # fmt: skip
     folder = tmp_path_factory.mktemp("told") / "adapter"
     checkpoint.save(study.model, "default", folder, extra={"task": study.task.as_dict()})
     return study, adapter, folder
