@@ -68,40 +68,54 @@ def kept(density: float, site: Site) -> int:
 class Pruned(Part):
     """The difference of one site's whole matrix while it trains; evaluated, merged or stored are its largest entries.
 
-    `mask` says which entries may still differ. `sparse` is the form that is served.
+    `mask` says which entries may still differ. `sparse` is the form that is served. `search` is the size of a step
+    while all of them may, over that of one when few do: Adam moves every number by the rate, and a rate at which few
+    learn undoes the base when all move.
     """
 
     whole = True
 
-    def __init__(self, site: Site, entries: int) -> None:
+    def __init__(self, site: Site, entries: int, search: float = 1.0) -> None:
         super().__init__()
         self.site, self.entries = site, entries
         self.delta = zeros(*site.weight.shape)
         self.mask: Tensor
         self.register_buffer("mask", torch.ones(site.weight.shape, dtype=torch.bool))
+        self.scale: Tensor
+        self.register_buffer("scale", torch.tensor(search))
+
+    def difference(self) -> Tensor:
+        """What is added to the matrix in training."""
+        return self.delta * self.mask * self.scale
+
+    def settled(self) -> Tensor:
+        """The difference of which the largest entries count outside training."""
+        return self.difference()
 
     def largest(self) -> Tensor:
-        """The difference with its largest entries alone."""
-        flat = (self.delta * self.mask).flatten()
+        """That difference with its largest entries alone."""
+        flat = self.settled().flatten()
         at = flat.detach().abs().topk(self.entries).indices
         return torch.zeros_like(flat).scatter(0, at, flat[at]).view(self.delta.shape)
 
     def params(self, site: Site) -> dict[str, Tensor]:
-        difference = self.delta * self.mask if self.training else self.largest()
+        difference = self.difference() if self.training else self.largest()
         return {site.parameter: site.weight.to(difference.dtype) + difference}
 
     @torch.no_grad()
     def prune(self, fix: bool) -> None:
         """Put all but the largest entries back; `fix`: for good."""
-        self.delta.copy_(self.largest())
+        found = self.largest()
         if fix:
-            self.mask.copy_(self.delta != 0)
+            at = found.abs().flatten().topk(self.entries).indices
+            self.mask.zero_().view(-1)[at] = True
+            self.scale.fill_(1)
+        self.delta.copy_(found / self.scale)
 
     @torch.no_grad()
     def rewind(self) -> None:
         """Let the entries that moved most train alone, from the base."""
-        at = self.delta.abs().flatten().topk(self.entries).indices
-        self.mask.zero_().view(-1)[at] = True
+        self.prune(fix=True)
         self.delta.zero_()
 
     @torch.no_grad()

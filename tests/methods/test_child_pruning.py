@@ -26,7 +26,7 @@ def test_counts() -> None:
 
 def test_pruning_goes_back_to_the_base_and_the_mask_stays() -> None:
     model, base = zoo.tiny("bert"), zoo.tiny("bert")
-    method = ChildPruning(density=0.1, every=2, burn_in=5, sites="q")
+    method = ChildPruning(density=0.1, every=2, burn_in=5, sites="q", search=1.0)
     adapter = attach(model, method, head=False)
     parts = list(adapter.parts.values())
     part = parts[0]
@@ -69,6 +69,6 @@ def test_what_is_evaluated_and_stored_is_sparse_in_the_middle_of_training_too(tm
 
 
 def test_impossible_settings() -> None:
-    for settings in ({"density": 0.0}, {"every": 0}, {"burn_in": 0}):
+    for settings in ({"density": 0.0}, {"every": 0}, {"burn_in": 0}, {"search": 0.0}, {"search": 1.5}):
         with pytest.raises(BadInput, match=f"ChildPruning: {next(iter(settings))} must"):
             ChildPruning(**settings)

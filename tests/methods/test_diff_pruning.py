@@ -32,14 +32,14 @@ def gates(structured: bool = True, **settings: object) -> Gates:
 
 
 def test_the_gate_is_hard_concrete() -> None:
-    part = gates().train()
+    part = gates()
     for alpha in (-1.0, 0.0, 2.0, 5.0):
-        drawn = part.gate(torch.full((200_000,), alpha))
+        drawn = part.gate(torch.full((200_000,), alpha), noisy=True)
         assert float(drawn.min()) >= 0 and float(drawn.max()) <= 1
         assert abs(float((drawn != 0).float().mean()) - 1 / (1 + math.exp(-alpha))) < 5e-3  # σ(α − log 1)
         assert abs(float((drawn == 1).float().mean()) - 1 / (1 + math.exp(math.log(5) - alpha))) < 5e-3
     assert float(torch.sigmoid(torch.tensor(5.0))) == pytest.approx(0.9933, abs=1e-4)
-    assert part.eval().gate(torch.tensor(5.0)) == 1 and part.gate(torch.tensor(-5.0)) == 0
+    assert [float(part.gate(torch.tensor(alpha), noisy=False)) for alpha in (5.0, -5.0)] == [1, 0]
 
 
 @pytest.mark.parametrize("structured", [False, True])
@@ -54,7 +54,6 @@ def test_the_penalty_is_the_expected_number_of_entries(structured: bool) -> None
         if structured:
             part.group.fill_(0.5)
     penalty = method.during("loss", moment(0), [part])
-    part.train()
     number = sum(int((part.difference() != 0).sum()) for _ in range(2000)) / 2000
     assert penalty.item() == pytest.approx(0.5 * number, rel=0.05)
     penalty.backward()
@@ -69,11 +68,11 @@ def test_outside_training_the_largest_differences_count_and_then_they_alone_trai
     with torch.no_grad():
         part.alpha.copy_(2 * torch.randn(part.alpha.shape))
     z = (part.alpha.sigmoid() * 3 - 1.5).clamp(0, 1) * (part.group.sigmoid() * 3 - 1.5).clamp(0, 1)
-    whole = (z * part.delta).detach()
+    whole = (z * part.delta * method.search).detach()
     threshold = whole.abs().flatten().sort(descending=True).values[part.entries - 1]
     expected = torch.where(whole.abs() >= threshold, whole, 0)
     model.eval()
-    torch.testing.assert_close(part.difference(), expected)
+    torch.testing.assert_close(part.largest(), expected)
     before = zoo.forward(model, zoo.batch(model))
     for phase in ("forward", "gradients", "stepped"):
         method.during(phase, moment(2), list(adapter.parts.values()))
@@ -110,6 +109,6 @@ def test_places_and_values_are_stored(tmp_path: Path) -> None:
 
 
 def test_impossible_settings() -> None:
-    for settings in ({"density": 0.0}, {"penalty": -1.0}, {"burn_in": 0}):
+    for settings in ({"density": 0.0}, {"penalty": -1.0}, {"burn_in": 0}, {"search": 0.0}, {"search": 1.5}):
         with pytest.raises(BadInput, match=f"DiffPruning: {next(iter(settings))} must"):
             DiffPruning(**settings)

@@ -76,6 +76,6 @@ def test_places_and_values_are_stored(tmp_path: Path) -> None:
 
 
 def test_impossible_settings() -> None:
-    for settings in ({"density": 0.0}, {"full": 0}):
+    for settings in ({"density": 0.0}, {"full": 0}, {"search": 0.0}, {"search": 1.5}):
         with pytest.raises(BadInput, match=f"LotterySparse: {next(iter(settings))} must"):
             LotterySparse(**settings)

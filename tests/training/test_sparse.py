@@ -8,8 +8,9 @@ import torch
 
 import graft
 import small
+import zoo
 from graft.checkpoint import load, save
-from graft.method import Method
+from graft.method import Method, Moment
 from graft.sparse import Pruned, Sparse
 from graft.training import TrainingOptions, fit
 from graft.training.resume import checkpoints, copy_of, tensors_of
@@ -129,3 +130,25 @@ def test_phases_are_shares_of_the_run(home: Path, monkeypatch: pytest.MonkeyPatc
     assert fixed == [step >= 10 for step in range(20)]
     pruned = (0, 2, 4, 6, 8) if isinstance(method, graft.ChildPruning) else (0,)
     assert few == [step in pruned or step >= 10 for step in range(20)]
+
+
+@pytest.mark.parametrize("method", [graft.LotterySparse(density=0.1, full=3, search=0.01),
+                                    graft.ChildPruning(density=0.1, burn_in=3, search=0.01),
+                                    graft.DiffPruning(density=0.1, burn_in=3, search=0.01)],
+                         ids=lambda method: method.slug())  # fmt: skip
+def test_steps_of_the_search_are_short_and_those_of_the_kept_entries_long(method: Method) -> None:
+    model, rate = zoo.tiny("bert").train(), 1e-2
+    adapter = graft.attach(model, method, head=False)
+    parts = [part for part in adapter.parts.values() if isinstance(part, Pruned)]
+    optimizer = torch.optim.AdamW(method.groups(list(adapter.parts.values())), lr=rate, weight_decay=0.0)
+    moved = []
+    for step in range(5):
+        method.during("forward", Moment(step, step / 10, max(0, step - 1) / 10), list(adapter.parts.values()))
+        before = [part.settled().detach() for part in parts]
+        optimizer.zero_grad()
+        zoo.forward(model, zoo.batch(model)).square().mean().backward()
+        optimizer.step()
+        steps = [part.settled().detach() - old for part, old in zip(parts, before, strict=True)]
+        moved.append(max(float(each.abs().max()) for each in steps))
+    assert all(0.5 * method.search * rate < step < 1.1 * method.search * rate for step in moved[:3])
+    assert all(0.3 * rate < step < 4 * rate for step in moved[3:])

@@ -7,6 +7,9 @@ or half of the run, the mask stays as it is. Whatever is evaluated, merged or st
 of each matrix at any time. Stored are their places and values. The optimizer's state is that of all entries, to the
 end of the run: any may come back during the search. In the authors' code going back has no effect: it writes into a
 copy. Biases and norms stay as they are.
+
+Departure: a step of the search is `search` times as long as one of the kept entries, which learn at rates that undo the
+base when all move.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,19 +32,22 @@ class ChildPruning(Method):
     density: Annotated[float, "p, the share of each matrix that is kept"] = 0.005
     every: Annotated[int | None, "optimizer steps between prunings; none: a tenth of the run"] = None
     burn_in: Annotated[int | None, "optimizer steps after which the mask stays; none: half of the run"] = None
+    search: Annotated[float, "steps of the search, which moves all weights, over those of the kept ones"] = 0.03
     sparse: Annotated[bool, "attach places and values alone, as they are stored"] = False
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
     family: ClassVar[str] = "selective"
-    learning_rate: ClassVar[float] = 3e-3
+    learning_rate: ClassVar[float] = 1e-2
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.density < 1, self, "density", "must be above 0 and below 1", "Try 0.005.")
+        check(0 < self.search <= 1, self, "search", "must be above 0 and at most 1", "Try 0.03.")
         positive(self, "every", "burn_in")
 
     def build(self, site: Site) -> Part:
-        return (Sparse if self.sparse else Pruned)(site, kept(self.density, site))
+        entries = kept(self.density, site)
+        return Sparse(site, entries) if self.sparse else Pruned(site, entries, self.search)
 
     def during(
         self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]

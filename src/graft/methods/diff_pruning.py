@@ -8,6 +8,9 @@ alone train on. Whatever is evaluated, merged or stored has no more of them at a
 without noise, and only the largest entries of z ⊙ δ count. Stored are their places and values. The optimizer's state is
 that of all δ and α, two numbers for each weight, which the search needs, to the end of the run. The paper's groups are
 the tensors of the base; biases and norms stay as they are here. α has a learning rate of its own, and no decay.
+
+Departure: with gates, a step of δ is `search` times as long as one of the kept entries, which learn at rates that undo
+the base when all move.
 """
 
 import math
@@ -19,48 +22,42 @@ import torch
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
-from graft.method import Method, Moment, Part, check, positive, zeros
-from graft.sparse import Sparse, kept
+from graft.method import Method, Moment, Part, check, positive
+from graft.sparse import Pruned, Sparse, kept
 
 LEFT, RIGHT = -1.5, 1.5
 START = 5.0
-FIXED = 1e4  # a logit at which a gate is 0 or 1 to the bit, and has no gradient
+OPEN = 1e4  # a logit at which a gate is 1 to the bit, and has no gradient
 NEAR = 1e-4  # u stays this far from 0 and 1
 RATE = 0.1  # of α
 HALF = 0.5  # of the run
 
 
-class Gates(Part):
+class Gates(Pruned):
     """The difference of one site's matrix, and the logits of its gates."""
 
-    whole = True
-
     def __init__(self, site: Site, method: "DiffPruning") -> None:
-        super().__init__()
-        self.site, self.entries = site, kept(method.density, site)
-        self.delta = zeros(*site.weight.shape)
+        super().__init__(site, kept(method.density, site), method.search)
         self.alpha = nn.Parameter(torch.full(site.weight.shape, START))
         self.group = nn.Parameter(torch.tensor(START)) if method.structured else None
 
-    def gate(self, alpha: Tensor) -> Tensor:
-        """z of these logits: drawn in training, without noise otherwise."""
-        if self.training:
+    def gate(self, alpha: Tensor, noisy: bool) -> Tensor:
+        """z of these logits, drawn or without noise."""
+        if noisy:
             u = torch.rand_like(alpha).clamp(NEAR, 1 - NEAR)
             alpha = alpha + u.log() - (1 - u).log()
         return (alpha.sigmoid() * (RIGHT - LEFT) + LEFT).clamp(0, 1)
 
     def difference(self) -> Tensor:
-        """z ⊙ δ; outside training its largest entries alone."""
-        found = self.gate(self.alpha) * self.delta
-        found = found if self.group is None else self.gate(self.group) * found
-        if self.training:
-            return found
-        flat = found.flatten()
-        at = flat.detach().abs().topk(self.entries).indices
-        return torch.zeros_like(flat).scatter(0, at, flat[at]).view(found.shape)
+        return self._gated(noisy=True)
 
-    def params(self, site: Site) -> dict[str, Tensor]:
-        return {site.parameter: site.weight.to(self.delta.dtype) + self.difference()}
+    def settled(self) -> Tensor:
+        return self._gated(noisy=False)
+
+    def _gated(self, noisy: bool) -> Tensor:
+        """z ⊙ δ."""
+        found = self.gate(self.alpha, noisy) * super().difference()
+        return found if self.group is None else self.gate(self.group, noisy) * found
 
     def expected(self) -> Tensor:
         """How many entries are expected not to be zero."""
@@ -68,31 +65,13 @@ class Gates(Part):
         number = (self.alpha - shift).sigmoid().sum()
         return number if self.group is None else number * (self.group - shift).sigmoid()
 
-    def sparse(self) -> Sparse:
-        """The places and values of what counts outside training."""
-        training, self.training = self.training, False
-        with torch.no_grad():
-            found = self.difference()
-            part = Sparse(self.site, self.entries, found.abs())
-            part.values.copy_(found.flatten()[part.at.long()])
-        self.training = training
-        return part
-
+    @torch.no_grad()
     def fix(self) -> None:
-        """Keep these entries as they are, with gates that stay open, and shut all others."""
-        part = self.sparse()
-        with torch.no_grad():
-            at = part.at.long()
-            self.delta.zero_().view(-1)[at] = part.values
-            self.alpha.fill_(-FIXED).view(-1)[at] = FIXED
-            if self.group is not None:
-                self.group.fill_(FIXED)
-
-    def changed(self, site: Site) -> int:
-        return self.entries
-
-    def bound(self, site: Site) -> int:
-        return min(self.entries, super().bound(site))
+        """Keep the entries that count as they are, with gates that stay open, and put all others back for good."""
+        self.prune(fix=True)
+        for logits in (self.alpha, self.group):
+            if logits is not None:
+                logits.fill_(OPEN)
 
 
 @dataclass(frozen=True)
@@ -103,6 +82,7 @@ class DiffPruning(Method):
     structured: Annotated[bool, "a gate for each whole matrix too"] = True
     penalty: Annotated[float, "λ, the price of an entry that is not zero"] = 1.25e-7
     burn_in: Annotated[int | None, "steps with gates, then the kept entries alone train; none: half of the run"] = None
+    search: Annotated[float, "steps of the search, which moves all weights, over those of the kept ones"] = 0.03
     sparse: Annotated[bool, "attach places and values alone, as they are stored"] = False
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
@@ -113,6 +93,7 @@ class DiffPruning(Method):
         super().__post_init__()
         check(0 < self.density < 1, self, "density", "must be above 0 and below 1", "Try 0.005.")
         check(self.penalty >= 0, self, "penalty", "must be at least 0", "Try 1.25e-7.")
+        check(0 < self.search <= 1, self, "search", "must be above 0 and at most 1", "Try 0.03.")
         positive(self, "burn_in")
 
     def build(self, site: Site) -> Part:

@@ -5,9 +5,11 @@
 All entries train for `full` optimizer steps; then those that moved most train alone, from the base. Whatever is
 evaluated, merged or stored has no more entries than p·out·in of each matrix at any time. Stored are their places and
 values, which add up: W + φ₁ + φ₂ is two such adapters. The optimizer's state is that of all entries, which the search
-needs, to the end of the run. The paper masks over all tensors together and starts the second phase with a new
-optimizer; here each matrix has its share, and the optimizer's averages and the schedule go on. Biases and norms stay as
-they are.
+needs, to the end of the run. Biases and norms stay as they are.
+
+Departures: the paper masks over all tensors together, has one rate and starts the second phase with a new optimizer.
+Here each matrix has its share, a step of the search is `search` times as long as one of the few, which learn at rates
+that undo the base when all entries move, and the optimizer's averages and the schedule go on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,6 +31,7 @@ class LotterySparse(Method):
 
     density: Annotated[float, "p, the share of each matrix that is kept"] = 0.005
     full: Annotated[int | None, "steps of all weights, before it starts again with a few; none: half of the run"] = None
+    search: Annotated[float, "steps of the search, which moves all weights, over those of the kept ones"] = 0.03
     sparse: Annotated[bool, "attach places and values alone, as they are stored"] = False
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
@@ -38,10 +41,12 @@ class LotterySparse(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.density < 1, self, "density", "must be above 0 and below 1", "Try 0.005.")
+        check(0 < self.search <= 1, self, "search", "must be above 0 and at most 1", "Try 0.03.")
         positive(self, "full")
 
     def build(self, site: Site) -> Part:
-        return (Sparse if self.sparse else Pruned)(site, kept(self.density, site))
+        entries = kept(self.density, site)
+        return Sparse(site, entries) if self.sparse else Pruned(site, entries, self.search)
 
     def during(
         self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]
