@@ -98,7 +98,7 @@ class Frozen(Method):
     def _check_ids(self, model: Any) -> None:
         """Refuse ids that the base has no embedding of."""
         largest = max((max(row) for row in self.examples), default=-1)
-        if self.examples and largest >= (known := len(model.get_input_embeddings().weight)):
+        if largest >= (known := len(model.get_input_embeddings().weight)):
             raise BadInput(
                 f"Frozen: examples have the id {largest}, and the base knows {known:,}, from 0. Use its own tokenizer."
             )

@@ -61,6 +61,7 @@ class Hosting(Part):
         for name, part in zip(self.names, adapters, strict=True):
             self.add_module(name, part)
         self.reads_residual = any(part.reads_residual for part in adapters)
+        self.whole = any(part.whole for part in adapters)
 
     def added(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> list[Tensor]:
         """What each adds to the output, all given the same."""

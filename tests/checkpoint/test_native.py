@@ -17,6 +17,7 @@ import cases
 import zoo
 from graft.attach import attach, grafted, merge, use
 from graft.checkpoint import load, locate, read, save, save_base, tokenizer_hashes
+from graft.checkpoint.source import names
 from graft.errors import BadInput, NotApplied, Refused
 from graft.methods.lora import LoRA
 from graft.methods.prefix_tuning import PrefixTuning
@@ -309,3 +310,20 @@ def test_what_a_folder_could_not_describe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="'a' is on the meta device"):
         save(model, "a", tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_its_head_what_acts_at_one_is_loaded(tmp_path: Path) -> None:
+    model, other = (zoo.tiny("bert", "classification") for _ in range(2))
+    cases.move(attach(model, LoRA(rank=2, sites="q head"), "mine"))
+    save(model, "mine", tmp_path / "mine")
+    load(other, tmp_path / "mine", head=False)
+    assert torch.equal(outputs(other), outputs(model))
+
+
+@pytest.mark.parametrize(("places", "found"), [
+    (["runs/monday/adapter", "runs/tuesday/adapter"], ["monday", "tuesday"]),
+    (["x/a-2", "y/a", "z/a"], ["a-2-1", "a-2", "a-3"]),
+    (["x/taken", "y/b"], ["taken-1", "b-2"]),
+])  # fmt: skip
+def test_names_of_folders_differ(places: list[str], found: list[str]) -> None:
+    assert names([Path(place) for place in places], "taken") == found

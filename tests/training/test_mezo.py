@@ -202,6 +202,9 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(study: Make, tmp_path: Path
     replay(again, tmp_path / "whole" / "mezo.log")
     assert all(torch.equal(tensor, whole[name]) for name, tensor in copy_of(again).items())
     assert (tmp_path / "whole" / "mezo.log").read_bytes() == (tmp_path / "half" / "mezo.log").read_bytes()
+    (tmp_path / "half" / "mezo.log").unlink()
+    with pytest.raises(BadInput, match=r"mezo\.log: the journal.*Put it back"):
+        run("half", resume_from=middle)
 
 
 def test_it_learns_from_the_loss_without_gradients(study: Make) -> None:
@@ -248,6 +251,7 @@ WHOLE, INPUT, OTHER = (1e-3, 1e-6), (1e-1, 1e-2), (1e-2, 1e-4)
 @pytest.mark.parametrize(("method", "expected"), [
     (graft.TopLayers(k=1), WHOLE), (graft.Mixout(), WHOLE), (graft.LotterySparse(), WHOLE),
     (graft.ChildPruning(), WHOLE), (graft.DiffPruning(), WHOLE), (graft.ChildTuning("F"), WHOLE),
+    (graft.Parallel(hosts=("child_tuning(variant='F')",) * 2), WHOLE),
     (graft.PrefixTuning(tokens=2), INPUT), (graft.LoRA(rank=2), OTHER), (graft.RandomMask(), OTHER),
 ])  # fmt: skip
 def test_perturbation_and_rate_are_those_of_what_trains(study: Make, method: Any, expected: Any) -> None:

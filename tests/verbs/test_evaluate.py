@@ -13,8 +13,9 @@ from rich.console import Console
 
 import graft
 import small
-from graft import cli
+from graft import cli, data
 from graft.errors import BadInput
+from graft.scoring.evaluation import seen_by
 
 Runs = Callable[[str], Any]
 
@@ -95,6 +96,16 @@ def test_rows_that_it_was_tuned_on_are_not_scored(home: Path, tmp_path: Path) ->
     other = tmp_path / "other.jsonl"
     other.write_text("".join(json.dumps(row) + "\n" for row in rows[:20]))
     assert len(graft.evaluate(model=str(home / "bert"), data=str(other), adapter=str(tuned.folder)).found.rows) == 20
+
+
+def test_rows_of_what_a_part_was_made_of_count_too(home: Path, tmp_path: Path) -> None:
+    one = tmp_path / "rows.jsonl"
+    one.write_text((home / "classes/train.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    splits = (0.6, 0.2, 0.2)
+    of = [{"sha256": data.load(str(one), splits=splits, seed=seed).hash, "splits": splits, "seed": seed}
+          for seed in (1, 2)]  # fmt: skip
+    flat, nested = seen_by(of, str(one), {}), seen_by([{**of[0], "others": of[1:]}], str(one), {})
+    assert nested == flat > seen_by(of[:1], str(one), {})
 
 
 def test_another_base_is_refused(runs: Runs, home: Path, tmp_path: Path) -> None:

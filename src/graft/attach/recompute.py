@@ -44,8 +44,6 @@ class Segment:
 
 def bind(grafted: Grafted, module: nn.Module, stack: Stack) -> None:
     """Wrap the stack's checkpointing functions, once; models set them anew whenever checkpointing is switched on."""
-    if not module.training:
-        return
     owners: list[Any] = [module, *(grafted.model.get_submodule(path) for path in stack.layers)]
     for owner in owners:
         function = owner.__dict__.get("_gradient_checkpointing_func")

@@ -92,7 +92,7 @@ def load(
     assert file is not None
     record = Record.read(file)
     path = weights(place, TENSORS)
-    header = {key: entry for key, entry in read_header(path).items() if head or not key.startswith("head.")}
+    header = read_header(path)
     back = plug_back(model, record, force)
     remarks = check_base(model, record, force, head) if back is None else back.remarks
     called = {name: name for name in header} if back is None else back.names(header)
@@ -100,6 +100,8 @@ def load(
     remarks += _changed(record.method, describe(method))
     affordable(path, model, method, header)
     with attaching(model, method, name or record.name, record.head and head) as adapter:
+        if not head:
+            header = {key: entry for key, entry in header.items() if not _of_a_head(called[key], adapter)}
         adapter.resize({called[key]: entry.shape for key, entry in header.items()})
         compare(path, {called[key]: entry for key, entry in header.items()}, stored(adapter))
         fill(adapter, {called[key]: tensor for key, tensor in read_tensors(path, header).items()})
@@ -138,6 +140,11 @@ def check_base(model: nn.Module, record: Record, force: bool = False, head: bool
         f"{record.name!r} was made for {base}, and this {type(model).__name__} is not it:\n{told}\n"
         "force=True loads it all the same; then nothing that was measured of it holds."
     )
+
+
+def _of_a_head(name: str, adapter: Adapter) -> bool:
+    """Whether a tensor is of a task head that was stored, and not of a part that acts at one."""
+    return name.startswith("head.") and not any(name.startswith(f"{key}.") for key in adapter.parts)
 
 
 def _changed(saved: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, ...]:

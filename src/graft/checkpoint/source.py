@@ -45,7 +45,7 @@ def names(places: Sequence[Path], taken: str) -> list[str]:
     words = [next((part for part in reversed(parts) if part not in common), parts[-1]) for parts in paths]
     plain = [re.sub(r"[^a-z0-9._-]+", "-", word.lower()).lstrip("._-")[:60] or "adapter" for word in words]
     again = {word for word in plain if plain.count(word) > 1} | {taken}
-    return [f"{word}-{number}" if word in again else word for number, word in enumerate(plain, 1)]
+    return [f"{word}-{number}" for number, word in enumerate(plain, 1)] if again & {*plain} else plain
 
 
 def native(folder: Path) -> bool:

@@ -37,6 +37,7 @@ class Fused(Hosting):
     def __init__(self, width: int, adapters: Sequence[Part]) -> None:
         super().__init__(adapters)
         self.requires_grad_(False)
+        self.whole = False  # what trains is its own
         self.Q, self.K = normal(width, width, std=0.02), normal(width, width, std=0.02)
         self.b_Q, self.b_K = zeros(width), zeros(width)
         self.V = nn.Parameter(torch.full((width, width), BESIDE).fill_diagonal_(1.0))

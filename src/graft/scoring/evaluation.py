@@ -79,6 +79,7 @@ def seen_by(others: Iterable[dict[str, Any]], source: str, how: dict[str, Any]) 
         again = data.load(source, splits=tuple(data_of["splits"]), seed=data_of["seed"], **how)
         if again.hash == data_of["sha256"]:
             seen |= {row.where for row in again.train}
+        seen |= seen_by(data_of.get("others") or (), source, how)
     return seen
 
 

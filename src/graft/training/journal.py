@@ -56,9 +56,15 @@ class Journal(TrainerCallback):
         if state.global_step == 0:
             self._begin(mezo)
             return
-        with self.path.open("r+b") as file:
-            file.readline()
-            file.truncate(file.tell() + self.step.size * state.global_step)
+        try:
+            with self.path.open("r+b") as file:
+                file.readline()
+                file.truncate(file.tell() + self.step.size * state.global_step)
+        except OSError as error:
+            raise BadInput(
+                f"{self.path}: the journal of the steps up to {state.global_step} cannot be opened ({error.strerror}). "
+                "Put it back, or start anew in another --folder."
+            ) from error
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Add a step."""
@@ -112,7 +118,9 @@ def replay(adapter: Adapter, path: str | Path, steps: int | None = None) -> int:
         )
     adapter.begin(kept)
     own = dict(adapter.named_parameters())
-    mezo = MeZO([{**group, "params": [own[name] for name in group.pop("names")]} for group in groups], seed)
+    for group in groups:
+        group["params"] = [own[name] for name in group.pop("names")]
+    mezo = MeZO(groups, seed)
     taken = list(_taken(body, total))[:steps]
     for moment, slope, factor in taken:
         for term, parts in adapter.terms():

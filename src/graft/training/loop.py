@@ -4,7 +4,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from graft.training.journal import Journal
 from graft.training.options import TrainingOptions
 from graft.training.pace import Pace
 from graft.training.ready import ready
+from graft.training.still import undropped
 from graft.training.trainer import GraftTrainer, Objective
 from graft.training.watch import Watch, interruptible
 
@@ -93,7 +94,7 @@ def fit(
     begin()
     device = next(model.parameters()).device
     pace = Pace(_steps(options, len(train)), options.seconds)
-    with _as_before(model, options.checkpointing), tempfile.TemporaryDirectory() as scrap, use(model, adapter.name):
+    with _as_before(model, options), tempfile.TemporaryDirectory() as scrap, use(model, adapter.name):
         trainer = GraftTrainer(
             model, _arguments(options, home or Path(scrap), device, pace.steps), adapter=adapter, task=task,
             tokenizer=tokenizer, train=train, validation=validation, options=options, pace=pace,
@@ -210,16 +211,17 @@ def _history(home: Path | None, resume_from: Path | None) -> list[dict[str, Any]
 
 
 @contextmanager
-def _as_before(model: nn.Module, checkpointing: bool) -> Iterator[None]:
+def _as_before(model: nn.Module, options: TrainingOptions) -> Iterator[None]:
     """Checkpoint activations where asked, and put back what changes on a model: that, its mode, the cache setting."""
     settings, training = vars(model.config), model.training
     cached = {name: settings[name] for name in ("use_cache",) if name in settings}
-    switched = checkpointing and not checkpoints_activations(model)
+    switched = options.checkpointing and not checkpoints_activations(model)
     if switched:
         settings["use_cache"] = False
         checkpoint_activations(model, True)
     try:
-        yield
+        with nullcontext() if options.base_dropout else undropped(model):
+            yield
     finally:
         settings.pop("use_cache", None)
         settings.update(cached)
