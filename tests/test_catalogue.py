@@ -184,6 +184,14 @@ def test_files_that_are_no_method(
     assert f"graft.methods.{name[:-3]}" not in sys.modules or name == "lora.py"
 
 
+def test_a_file_that_is_refused_leaves_the_others_alone(tmp_path: Path) -> None:
+    (tmp_path / "lora.py").write_text("class LoRA: ...\n")
+    for _ in range(2):
+        with pytest.raises(BadInput, match="two methods are called lora"):
+            catalogue.asked(str(tmp_path / "lora.py"))
+    assert catalogue.asked("lora").class_name == "LoRA" and "lora" in catalogue.methods()
+
+
 HEAD = """
 from dataclasses import dataclass
 from typing import Annotated

@@ -243,6 +243,7 @@ def test_wrong_arguments(refuse: Callable[..., str], arguments: list[str], said:
             'r.yaml:3: there is no option "learning_rat"; the nearest is "learning_rate"',
         ),
         ("model: m\nalpha:\n  rnk: 3\n", 'r.yaml:3: there is no option "alpha.rnk"; the nearest is "alpha.rank"'),
+        ("model: m\nalpha: 3\n", 'r.yaml:2: alpha has options of its own, as in "alpha: {rank: ...}", got "3"'),
         ("model: m\nbeta_gamma: {rank: 3}\n", 'r.yaml:2: there is no option "beta_gamma.rank"'),
         ("model: m\nsteps: many\n", 'r.yaml:2: steps: expected int or none, got "many"'),
         ("model: m\nalpha: {rank: 8.7}\n", 'r.yaml:2: alpha.rank: expected int, got "8.7"'),

@@ -28,6 +28,12 @@ def test_packages_do_not_cover_the_functions_of_their_names() -> None:
     assert seen.stdout.split() == ["True", "True", "True", "graft.methods"], seen.stderr
 
 
+def test_modules_are_reached_without_importing_them() -> None:
+    code = "import graft; print(graft.method.named('lora').slug(), graft.checkpoint.save_base.__name__)\n"
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert seen.stdout.split() == ["lora", "save_base"], seen.stderr
+
+
 def test_methods_are_reached_by_their_names() -> None:
     assert {"LoRA", "IA3", "PrefixTuning"} <= set(dir(graft))
     assert graft.LoRA is graft.methods.lora.LoRA and issubclass(graft.LoRA, graft.Method)

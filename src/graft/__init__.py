@@ -10,6 +10,7 @@ Every name is loaded on first use, so that `import graft` costs nothing.
 """
 
 import importlib
+import importlib.util
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOME[name]), name)
     elif name in _VERBS:
         value = importlib.import_module("graft.options.keywords").function(name)
-    elif name == "methods":
-        return importlib.import_module("graft.methods")
+    elif not name.startswith("_") and importlib.util.find_spec(f"graft.{name}"):
+        return importlib.import_module(f"graft.{name}")
     else:
         raise AttributeError(f"module 'graft' has no attribute {name!r}")
     globals()[name] = value

@@ -69,12 +69,7 @@ def methods() -> dict[str, Entry]:
         _file(path)
     found = dict(own())
     for entry in (*_installed(), *_given.values()):
-        if entry.name in found:
-            raise BadInput(
-                f"two methods are called {entry.name}: one {_from(found[entry.name])}, one {_from(entry)}. "
-                "Rename one, or leave it out."
-            )
-        found[entry.name] = entry
+        _add(entry, found)
     return dict(sorted(found.items()))
 
 
@@ -127,6 +122,15 @@ def fault(error: BaseException) -> str:
     return f"{lines[-1][0].path or lines[-1][0].origin}:{lines[-1][1]}" if lines else ""
 
 
+def _add(entry: Entry, found: dict[str, Entry]) -> None:
+    if entry.name in found:
+        raise BadInput(
+            f"two methods are called {entry.name}: one {_from(found[entry.name])}, one {_from(entry)}. "
+            "Rename one, or leave it out."
+        )
+    found[entry.name] = entry
+
+
 def _from(entry: Entry) -> str:
     return f"from {entry.origin}" if entry.origin else "of graft itself"
 
@@ -150,7 +154,9 @@ def _file(name: str) -> Entry:
         import hashlib
 
         origin = f"{path.name} (sha256 {hashlib.sha256(source).hexdigest()[:12]})"
-        _given[path] = Entry(entry.name, entry.class_name, entry.summary, f"graft.methods.{entry.name}", origin, path)
+        entry = Entry(entry.name, entry.class_name, entry.summary, f"graft.methods.{entry.name}", origin, path)
+        _add(entry, {each.name: each for each in (*own().values(), *_installed(), *_given.values())})
+        _given[path] = entry
     return _given[path]
 
 

@@ -6,7 +6,7 @@ import cases
 import zoo
 from graft.anatomy.site import Site
 from graft.attach import attach, grafted
-from graft.errors import BadInput, Refused
+from graft.errors import BadInput, NotApplied, Refused
 from graft.method import Method, Part, find, zeros
 from graft.methods.bi_adapter import BiAdapter
 from graft.methods.embedding_prompt import EmbeddingPrompt
@@ -115,3 +115,26 @@ def test_virtual_tokens_leave_room_for_a_row(model_name: str) -> None:
         with pytest.raises(BadInput, match="64 virtual tokens leave none of the 64 positions"):
             attach(model, method)
     attach(model, PromptTuning(40) + PrefixTuning(23))
+
+
+@pytest.mark.parametrize(("name", "sites"), [("llama_adapter", "q"), ("llama_adapter", "norm"), ("bitfit", "norm")])
+@pytest.mark.parametrize("task", ["lm", "classification"])
+def test_a_method_that_acts_nowhere_is_refused_head_or_not(name: str, sites: str, task: str) -> None:
+    model = zoo.tiny("llama", task)
+    kind = find(name).__name__
+    with pytest.raises(NotApplied, match=rf"{kind} does nothing at any of the \d+ sites that '{sites}"):
+        attach(model, cases.method("lora") + cases.method(name, sites=sites))
+    assert grafted(model) is None
+
+
+@pytest.mark.parametrize(("method", "said"), [
+    (find("tiny_attention")(sites="*"), "TinyAttention cannot act at .*goes with an attention"),
+    (find("pfeiffer")(sites="q"), "Pfeiffer: .*which only attention and ffn have"),
+    (find("pissa")(rank=40), "PiSSA: rank 40 at .*choose at most 16"),
+    (find("pissa")(rank=17), "PiSSA: rank 17 at .*choose at most 16"),
+    (find("low_rank_adapter")(rank=33), "Choose a rank of at most 1"),
+    (cases.method("bitfit") + find("lora")(rank=99), "LoRA: rank 99"),
+])  # fmt: skip
+def test_what_is_refused_is_called_by_its_name_and_told_a_way_out(method: Method, said: str) -> None:
+    with pytest.raises((BadInput, Refused), match=f"^{said}" if ":" in said else said):
+        attach(zoo.tiny("t5"), method)

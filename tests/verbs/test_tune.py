@@ -146,6 +146,17 @@ def test_the_recipe_repeats_the_run(runs: Runs, home: Path, tmp_path: Path) -> N
     assert yaml.safe_load((tmp_path / "again" / "recipe.yaml").read_text()) == recipe
 
 
+@pytest.mark.parametrize(("options", "said"), [
+    ({"method": "pfeiffer", "optimizer": "lora+"}, "pfeiffer has none"),
+    ({"method": "lora_plus", "optimizer": "lora+"}, "rates of its own"),
+    ({"method": "lora", "optimizer": "mezo", "objective": "acuracy"}, "no metric is called 'acuracy'"),
+])  # fmt: skip
+def test_a_dry_run_refuses_what_a_run_would(home: Path, tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    given = {"model": str(home / "bert"), "data": str(home / "classes"), "folder": tmp_path / "run", "dry_run": True}
+    with pytest.raises((BadInput, Refused), match=said):
+        graft.tune(**given, **options)
+
+
 def test_a_dry_run_writes_nothing(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     arguments = [

@@ -12,11 +12,13 @@ from graft.attach import attention, in_place, recompute
 from graft.attach.adapter import Adapter, Placed
 from graft.attach.install import install, jobs_of, spot_at, surround, uproot
 from graft.attach.refusals import (
+    blamed,
     refuse_arguments,
     refuse_broken_chain,
     refuse_conflicts,
     refuse_in_vain,
     refuse_no_part,
+    refuse_no_place,
     refuse_no_room,
     refuse_nothing,
     refuse_too_large,
@@ -55,14 +57,18 @@ def attach(
     adapter = Adapter(name, method, placed, model, remarks)
     if given:
         adapter.begin(given)
-    plans = [(item, jobs_of(item)) for item in placed]
+    plans = []
+    for item in placed:
+        with blamed(method.methods()[item.term]):
+            plans.append((item, jobs_of(item)))
     if not record.adapters:
         _begin(record)
     record.adapters[name] = adapter
     record.watching[name] = set()
     try:
         for item, jobs in plans:
-            install(record, name, item, jobs)
+            with blamed(method.methods()[item.term]):
+                install(record, name, item, jobs)
         if any(item.part.verbs() & {"keys_values", "tokens"} for item in placed):
             _reroute(record)
         in_place.begin(record, adapter)
@@ -132,10 +138,15 @@ def _grow(
             refuse_too_large(term, sites, device)
             remarks.extend(term.remarks(sites))
             mark = f"{index}." if len(method.methods()) > 1 else ""
-            for site, part in term.grow(sites):
+            own: list[Placed] = []
+            with blamed(term):
+                grown = term.grow(sites)
+            for site, part in grown:
                 refuse_no_part(term, site, part)
-                key = site.name if site else f"shared.{sum(p.site is None and p.term == index for p in placed)}"
-                placed.append(Placed(mark + key, site, part, index))
+                key = site.name if site else f"shared.{sum(item.site is None for item in own)}"
+                own.append(Placed(mark + key, site, part, index))
+            refuse_no_place(term, sites, own)
+            placed += own
         for site in _head_sites(record.anatomy, model, head):
             if not any(p.site is not None and p.site.path == site.path for p in placed):
                 placed.append(Placed(f"head.{site.name}", site, StandIn(site), 0, head=True))

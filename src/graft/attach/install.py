@@ -21,7 +21,11 @@ def jobs_of(item: Placed) -> list[tuple[str, Job]]:
     if site is None:
         return []
     verbs, jobs = part.verbs(), []
-    _expect(site.role in PAIRS or not part.reads_residual, item, "it reads a residual stream, which only they have")
+    _expect(
+        site.role in PAIRS or not part.reads_residual,
+        item,
+        "it reads a residual stream, which only attention and ffn have",
+    )
     job = partial(Job, site=site, part=part, term=item.term)
     if "keys_values" in verbs:
         _expect(site.role == "attention", item, "keys and values belong at an attention site")
@@ -78,7 +82,7 @@ def _expect_whole_rows(record: Grafted, item: Placed) -> None:
     stack = next(each for each in record.anatomy.stacks if item.site is not None and each.name == item.site.stack)
     if item.part.reads_row is not None and stack.causal:
         raise Refused(
-            f"its virtual tokens ({item.key}) are made of the whole row, and every token of this {stack.name} would "
+            f"virtual tokens ({item.key}) are made of the whole row, and every token of this {stack.name} would "
             "learn from them what stands behind it, in training the answer. Use an encoder or an encoder-decoder, or "
             "a method with the same tokens for every row, such as prompt tuning."
         )

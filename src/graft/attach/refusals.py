@@ -1,7 +1,8 @@
 """What is refused before a method is on a model: arguments, neighbors, sums and sizes that cannot work."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -12,12 +13,23 @@ from graft import catalogue
 from graft.anatomy.site import Site
 from graft.attach.adapter import Adapter, Placed
 from graft.attach.spot import Grafted
-from graft.errors import BadInput, NotApplied, Refused
+from graft.errors import BadInput, GraftError, NotApplied, Refused
 from graft.memory import available
 from graft.method import VERBS, Method, Part
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 FLOAT = torch.float32.itemsize  # what parts are made of, whatever the base is
+
+
+@contextmanager
+def blamed(method: Method) -> Iterator[None]:
+    """Begin what is refused within the `with` with the method's name, where it is not named."""
+    try:
+        yield
+    except GraftError as error:
+        if type(method).__name__ in str(error):
+            raise
+        raise type(error)(f"{type(method).__name__}: {error}") from error
 
 
 def refuse_arguments(model: nn.Module, method: Method, name: str, head: bool | Literal["auto"]) -> None:
@@ -138,6 +150,15 @@ def refuse_no_part(method: Method, site: Site | None, part: object) -> None:
         raise BadInput(
             f"{kind} made a {type(part).__name__} {where}, which would change nothing: it defines none of "
             f"{', '.join(VERBS)}. Give it one of them."
+        )
+
+
+def refuse_no_place(method: Method, sites: Sequence[Site], placed: Sequence[Placed]) -> None:
+    """Refuse a method that does nothing at any of the sites that it was given."""
+    if sites and not any(item.site is not None for item in placed):
+        raise NotApplied(
+            f"{type(method).__name__} does nothing at any of the {len(sites)} sites that {method.expression()!r} names "
+            f"({sites[0].name}, ...). Choose other sites."
         )
 
 

@@ -75,9 +75,11 @@ class LowRankAdapter(Method):
     def _bottleneck(self, site: Site) -> int:
         width = site.outputs // self.reduction
         if width < self.rank:
+            most = site.outputs // self.rank
             raise BadInput(
                 f"LowRankAdapter: reduction {self.reduction} leaves {width} of the width {site.outputs}, and rank "
-                f"{self.rank} needs at least as many. Choose a reduction of at most {site.outputs // self.rank}."
+                f"{self.rank} needs at least as many. Choose a "
+                + (f"reduction of at most {most}." if most else f"rank of at most {width}.")
             )
         return width
 

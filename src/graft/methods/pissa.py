@@ -33,7 +33,7 @@ class Principal(Part):
 
     def __init__(self, site: Site, rank: int, scale: float, iterations: int) -> None:
         super().__init__()
-        self.matrix(site).low_rank(site, rank)
+        self.matrix(site)
         if 2 * rank > min(site.inputs, site.outputs):
             raise BadInput(
                 f"rank {rank} at {site.name}, a {site.outputs} by {site.inputs} matrix: it is stored as a LoRA of "

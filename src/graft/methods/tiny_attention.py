@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
+from graft.errors import Refused
 from graft.method import Method, Part, kaiming, positive, zeros
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class TinyAttention(Method):
         positive(self, "heads", "width")
 
     def build(self, site: Site) -> Part:
+        if site.role != "attention":
+            raise Refused(f"TinyAttention cannot act at {site.name}: it goes with an attention. Choose such sites.")
         parallel = self.form == "parallel"
         return Tiny(self._read(site), site.outputs, self.heads, self.width, self.bias, self.layernorm, parallel)
 

@@ -65,6 +65,9 @@ def _complaint(entry: Entry, argument: Argument | None, known: list[str]) -> str
     if argument is not None:
         seen = "null" if entry.value is None else "a list" if isinstance(entry.value, tuple) else f'"{entry.value}"'
         return f"{entry.key}: expected {type_name(argument.hint)}, got {seen}."
+    if within := [key for key in known if key.startswith(f"{_plain(entry.key)}.")]:
+        inner = within[0].partition(".")[2]
+        return f'{entry.key} has options of its own, as in "{entry.key}: {{{inner}: ...}}", got "{entry.value}".'
     near = difflib.get_close_matches(_plain(entry.key), known, 1)
     return f'there is no option "{entry.key}"; ' + (
         f'the nearest is "{near[0]}".' if near else f"there are: {', '.join(known)}."

@@ -19,6 +19,7 @@ from graft.scoring import check_metric, general_text, measurable, score
 from graft.scoring.evaluation import seen_by
 from graft.scoring.room import cut_rows, longest, positions_left
 from graft.training import folder as runs
+from graft.training.optimization import check_optimizer
 from graft.training.options import TrainingOptions
 from graft.training.tracking import check_trackers
 from graft.training.tuning import Study, Tuned, prepared, tune
@@ -55,6 +56,7 @@ class Session:
             check_metric(options.metric, task.kind, task.metrics, one)
         with lent(base.model, places, self.method, options.name) as method:
             self.adapter = prepared(base.model, method, options.name, base.tokenizer, options.seed)
+        check_optimizer(self.adapter, self.training)
         if options.checkpointing:
             refuse_checkpointing(self.adapter)
         self.notes += self.adapter.remarks
@@ -188,8 +190,8 @@ def _training(options: "Options") -> TrainingOptions:
     check_numbers(options, {"validation_rows": 0, "test_rows": 0, "show_mask": 0, "seed": 0}, ("minutes",))
     if empty := [name for name in ("model", "data") if not getattr(options, name).strip()]:
         raise BadInput(f"{' and '.join(empty)} must not be empty: tuning needs a model and rows.")
-    if options.metric:
-        metrics.get(options.metric)
+    for metric in filter(None, (options.metric, options.objective if options.objective != "loss" else "")):
+        metrics.get(metric)
     check_trackers(options.report_to)
     in_place = any(term.in_place for term in options.method.methods())  # type: ignore[union-attr]
     device = chosen_device(options.device)
