@@ -15,12 +15,16 @@ from graft.attach.recompute import checkpoint_activations
 from graft.errors import NotApplied, Refused
 from graft.method import Method
 
-EVERY = [
-    pytest.param(m, n, marks=[] if m in cases.FEW else pytest.mark.slow)
-    for n in cases.NAMES for m in zoo.TEXT if cases.suits(n, m)
+SUITED = [(m, n) for n in cases.NAMES for m in zoo.TEXT if cases.suits(n, m)]
+EVERY = [pytest.param(m, n, marks=[] if m in cases.FEW else pytest.mark.slow) for m, n in SUITED]
+ONCE = [pytest.param(m, n, marks=[] if m == cases.one(n) else pytest.mark.slow) for m, n in SUITED]
+DECODED = [
+    pytest.param(m, n, beams, marks=[] if (m, beams) in (("llama", 1), ("t5", 2)) else pytest.mark.slow)
+    for m, n in SUITED for beams in (1, 2)
 ]  # fmt: skip
 REFUSED = [(m, n) for n in cases.NAMES for m in zoo.TEXT if not cases.suits(n, m)]
 on_all = pytest.mark.parametrize(("model_name", "name"), EVERY)
+on_one = pytest.mark.parametrize(("model_name", "name"), ONCE)  # what has little to do with the kind of model
 
 
 def outputs(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -126,8 +130,7 @@ def test_4_merged_is_attached_or_refused(model_name: str, name: str) -> None:
     assert all(torch.equal(model.state_dict()[key], value) for key, value in weights.items())
 
 
-@on_all
-@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize(("model_name", "name", "beams"), DECODED)
 def test_6_cached_generation_is_recomputation(model_name: str, name: str, beams: int) -> None:
     model = zoo.tiny(model_name)
     if not model.can_generate():
@@ -264,7 +267,7 @@ def test_10_causal_models_stay_causal(model_name: str, name: str) -> None:
     close(outputs(model, batch)[:, :4], outputs(model, changed)[:, :4])
 
 
-@on_all
+@on_one
 def test_11_learns(model_name: str, name: str) -> None:
     model = zoo.tiny(model_name)
     adapter = attach(model, cases.method(name))
@@ -286,7 +289,7 @@ def test_11_learns(model_name: str, name: str) -> None:
     assert loss().item() < first - least * abs(first)
 
 
-@on_all
+@on_one
 def test_15_copies_and_pickles(model_name: str, name: str) -> None:
     model = zoo.tiny(model_name)
     adapter = cases.grafted(model, name)
@@ -300,7 +303,7 @@ def test_15_copies_and_pickles(model_name: str, name: str) -> None:
     close(outputs(model, batch), expected, 0)
 
 
-@on_all
+@on_one
 def test_probe_sees_an_effect_and_its_absence(model_name: str, name: str) -> None:
     model = zoo.tiny(model_name)
     attach(model, cases.method(name))

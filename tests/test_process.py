@@ -30,7 +30,7 @@ def test_help_is_quick(arguments: list[str], limit: float) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(seconds() for _ in range(3)) < limit
+    assert any(seconds() < limit for _ in range(3))
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["doctor", "--json"]])

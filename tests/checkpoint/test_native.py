@@ -70,8 +70,9 @@ def edit(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-@pytest.mark.parametrize(("name", "model_name"), [(n, m) for n in cases.NAMES for m in cases.FEW if cases.suits(n, m)])
-def test_loaded_equals_saved(name: str, model_name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", cases.NAMES)
+def test_loaded_equals_saved(name: str, tmp_path: Path) -> None:
+    model_name = cases.one(name)
     model = zoo.tiny(model_name)
     adapter = cases.grafted(model, name, "mine")
     save(model, "mine", tmp_path / "a")

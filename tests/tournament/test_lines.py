@@ -1,6 +1,5 @@
 """Lines of a board: who is best, and who is not shown to be worse, where scores are missing or cannot be compared."""
 
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ def numbers(home: Path) -> str:
 
 def test_a_score_that_is_undefined_is_last_and_decides_nothing(compared: Compare, numbers: str, tmp_path: Path) -> None:
     found = []
-    for order in itertools.permutations(("tfidf", "majority", "weak=tfidf")):
+    for order in (("tfidf", "majority", "weak=tfidf"), ("majority", "weak=tfidf", "tfidf")):
         result = compared(rows=numbers, contestants=order, settings={"weak": {"C": (1e-6,)}}, task="regression",
                           metric="pearson", seeds=(0,), folder=tmp_path / "-".join(order))  # fmt: skip
         (board,) = result.standings["boards"]

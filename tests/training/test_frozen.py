@@ -53,8 +53,9 @@ def counted(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize(
     ("kind", "rows", "which"),
-    [*(("bert", "classes", each) for each in HIGH), ("llama", "classes", "head"), ("llama", "answers", "lora"),
-     ("llama", "answers", "side"), ("t5", "answers", "top"), ("t5", "answers", "side")],
+    [*(("bert", "classes", each) for each in HIGH), ("llama", "answers", "lora"), ("t5", "answers", "side"),
+     *(pytest.param(*each, marks=pytest.mark.slow) for each in
+       (("llama", "classes", "head"), ("llama", "answers", "side"), ("t5", "answers", "top")))],
 )  # fmt: skip
 def test_training_from_kept_states_is_training(study: Make, kind: str, rows: str, which: str) -> None:
     plain, reference = train(study(kind, rows, still=True), HIGH[which], None)

@@ -66,7 +66,11 @@ def test_resumed_is_uninterrupted_and_stored_is_trained(home: Path, tmp_path: Pa
     torch.testing.assert_close(other.eval()(**batch).logits, model(**batch).logits, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", CHOOSING, ids=lambda method: method.slug())
+@pytest.mark.parametrize(
+    "method",
+    [CHOOSING[0], *(pytest.param(each, marks=pytest.mark.slow) for each in CHOOSING[1:-1]), CHOOSING[-1]],
+    ids=lambda method: method.slug(),
+)
 def test_a_run_prepares_what_it_trains_and_once(home: Path, tmp_path: Path, method: Method) -> None:
     def trained(made: Any, adapter: Any, lr: float = 5e-3) -> dict[str, torch.Tensor]:
         options = TrainingOptions(steps=4, batch=8, lr=lr, schedule="constant")
