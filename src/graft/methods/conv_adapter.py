@@ -84,7 +84,7 @@ class ConvAdapter(Method):
     sites: Annotated[str, "after which layers"] = "layer"
 
     family: ClassVar[str] = "function"
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 3e-2
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -70,7 +70,7 @@ class Generated(Part):
     """IDPG's n virtual tokens: a bottleneck from a sentence representation to all of them."""
 
     reads_row = "states"
-    rate = 1 / 3
+    rate = 1 / 30
 
     def __init__(self, tokens: int, width: int, bottleneck: int, states: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class KroneckerGenerated(Part):
     """The same through matrices that are sums of n Kronecker products."""
 
     reads_row = "states"
-    rate = 1 / 3
+    rate = 1 / 30
 
     def __init__(self, tokens: int, width: int, bottleneck: int, states: int, n: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class IDPT(Method):
     n: Annotated[int, "idpg: Kronecker products that the generator's matrices are sums of; 1: full matrices"] = 1
 
     family: ClassVar[str] = "input"
-    learning_rate: ClassVar[float] = 3e-2
+    learning_rate: ClassVar[float] = 3e-1
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:

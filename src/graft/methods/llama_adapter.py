@@ -58,7 +58,7 @@ class LLaMAAdapter(Method):
     sites: Annotated[str, "which attentions"] = "self: attention"
 
     family: ClassVar[str] = "input"
-    learning_rate: ClassVar[float] = 9e-3
+    learning_rate: ClassVar[float] = 3e-2
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -79,7 +79,7 @@ class PTuning(Method):
     hidden: Annotated[int, "width inside encoder hf"] = 128
 
     family: ClassVar[str] = "input"
-    learning_rate: ClassVar[float] = 3e-2
+    learning_rate: ClassVar[float] = 3e-1
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:

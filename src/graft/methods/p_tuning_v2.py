@@ -41,7 +41,7 @@ class PTuningV2(Method):
     sites: Annotated[str, "which attentions"] = "attention"
 
     family: ClassVar[str] = "input"
-    learning_rate: ClassVar[float] = 2e-2
+    learning_rate: ClassVar[float] = 6e-2
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:

@@ -66,7 +66,7 @@ class WeightedSum(Method):
     normalize: Annotated[bool, "norm every layer's output before it is added"] = False
 
     family: ClassVar[str] = "function"
-    learning_rate: ClassVar[float] = 6e-2
+    learning_rate: ClassVar[float] = 3e-1
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def expression(self) -> str:
