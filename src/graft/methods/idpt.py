@@ -41,7 +41,7 @@ class Relevant(Part):
         self.P, self.length, self.network = nn.Parameter(P), len(P), network
         d = P.shape[1]
         self.W_q, self.b_q, self.W_k, self.b_k = kaiming(hidden, d), zeros(hidden), kaiming(hidden, d), zeros(hidden)
-        self.rate = 0.01 if network else 1.0
+        self.rate = 0.01 if network else 1 / 3
         if network:
             self.W_0, self.b_0, self.W_1, self.b_1 = kaiming(d, d), zeros(d), kaiming(d, d), zeros(d)
 
