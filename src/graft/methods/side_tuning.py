@@ -115,7 +115,7 @@ class SideTuning(Method):
     alpha: Annotated[float, "share of the base in the output at the start, between 0 and 1"] = 0.5
 
     family: ClassVar[str] = "side"
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 3e-3
     start: ClassVar[Literal["exact", "near", "elsewhere"]] = "elsewhere"
 
     def __post_init__(self) -> None:
