@@ -327,4 +327,4 @@ def test_without_its_head_what_acts_at_one_is_loaded(tmp_path: Path) -> None:
     (["x/taken", "y/b"], ["taken-1", "b-2"]),
 ])  # fmt: skip
 def test_names_of_folders_differ(places: list[str], found: list[str]) -> None:
-    assert names([Path(place) for place in places], "taken") == found
+    assert names([Path("/", place) for place in places], "taken") == found

@@ -120,7 +120,7 @@ WRONG: list[tuple[Sequence[str], str]] = [
     (("--contestants", "lroa"), "'lroa'. Did you mean 'lora'?"),
     (("--contestants", "lora", "--lora.rnak", "3"), "--lora.rank"),
     (("--contestants", "lora", "--lora.rank", "0"), "rank must be at least 1, got 0"),
-    (("--contestants", "lora", "--lora.rank", "4", "5000"), "lora rank=5000: rank 5000 at encoder.0.q"),
+    (("--contestants", "lora", "--lora.rank", "4", "5000"), "lora rank=5000: LoRA: rank 5000 at encoder.0.q"),
     (("--contestants", "lora", "lora"), "two contestants are called 'lora'"),
     (("--metric", "acuracy"), "Did you mean accuracy"),
     (("--seeds", "0", "0"), "0, 0"),

@@ -84,7 +84,7 @@ def test_what_cannot_be_made_says_why_and_nothing_else_of_it(
 ) -> None:
     assert main(["methods", "lora", "--rank", "5000", "--model", model]) == (2 if model else 0)
     text = capsys.readouterr().out
-    assert "no drawing: rank 5000 at decoder.0.q" in text and ("not there" in text) == bool(model)
+    assert "no drawing: LoRA: rank 5000 at decoder.0.q" in text and ("not there" in text) == bool(model)
     assert "  merges" not in text and "in a sum with" not in text
 
 

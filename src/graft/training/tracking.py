@@ -23,10 +23,10 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}" if near else f"there are: {', '.join(known)}"
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
             wrong.append(f"no tracker is called {name!r}; {hint}")
         elif name not in here:
             package = "'graft[track]'" if name == "tensorboard" else PACKAGES.get(name, name)
             wrong.append(f"{name} is not installed: {sys.executable} -m pip install {package}")
     if wrong:
-        raise BadInput("report_to: " + "; ".join(wrong) + ".")
+        raise BadInput(f"report_to: {'; '.join(wrong)}.".replace("?.", "?"))
