@@ -28,16 +28,13 @@ def table(result: Any) -> list[Any]:
     return [boards, lines]
 
 
-def test_every_trial_is_a_folder_and_none_is_run_twice(compared: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_trial_is_run_twice_and_who_joins_later_runs_alone(compared: Compare) -> None:
     first = compared()
     assert {path.name for path in (first.folder / "trials").iterdir()} == {t["id"] for t in first.standings["trials"]}
-    monkeypatch.setattr(running, "_tuned", None)  # anything that trains would fail, and its row would say so
-    monkeypatch.setattr(running, "_fitted", None)
-    assert table(compared()) == table(first)
-
-
-def test_a_contestant_that_joins_later_runs_alone(compared: Compare) -> None:
-    first = compared()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "_tuned", None)  # anything that trains would fail, and its row would say so
+        patch.setattr(running, "_fitted", None)
+        assert table(compared()) == table(first)
     times = {path: path.stat().st_mtime_ns for path in first.folder.glob("trials/*/result.json")}
     second = compared(contestants=("majority", "tfidf", "bitfit", "head"))
     assert {path: path.stat().st_mtime_ns for path in times} == times
