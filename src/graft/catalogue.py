@@ -1,8 +1,8 @@
 """What graft has: its verbs and its methods, read from their files without importing them.
 
 A file in `verbs/` is a command; a file in `methods/` is a method. Nothing is registered anywhere. The class of a
-method is the one whose name is the file's without underscores: `ladder_side.py` defines `LadderSide`. Reading the
-syntax tree instead of importing keeps `import graft` and `graft --help` free of torch.
+method is the one whose name is the file's without underscores: `ladder_side.py` defines `LadderSide`. Looking for it in
+the text instead of importing keeps `import graft` and `graft --help` free of torch, and quick.
 
 Methods from outside are named by whoever runs graft, and never by the files of an adapter:
 
@@ -17,9 +17,10 @@ import difflib
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,8 @@ from graft.errors import BadInput, sentence
 VARIABLE = "GRAFT_METHODS"
 _HERE = Path(__file__).parent
 _GROUP = "graft.methods"
+# A class or a function of a file, and the first line of its docstring.
+_TOP = re.compile(r'^(?:class|def) (\w+)[^\n]*(?:\n[ \t]+r?"""(.*?)(?:"""|$))?', re.MULTILINE)
 _given: dict[Path, "Entry"] = {}  # the files of methods that this process was given
 
 
@@ -141,7 +144,8 @@ def _file(name: str) -> Entry:
     if path not in _given:
         try:
             source = path.read_bytes()
-            entry = _entry(path, ast.parse(source, str(path)), _class_of)
+            ast.parse(source, str(path))
+            entry = _entry(path, source.decode(), _class_of)
         except OSError as error:
             raise BadInput(f"{name}: cannot read a method there: {error.strerror}.") from error
         except (SyntaxError, ValueError) as error:
@@ -191,15 +195,12 @@ def _class_of(name: str) -> str:
 
 
 def _read(folder: Path, class_of: Callable[[str], str]) -> dict[str, Entry]:
-    def entries() -> Iterator[Entry | None]:
-        for path in sorted(folder.glob("[a-z]*.py")):
-            yield _entry(path, ast.parse(path.read_text(encoding="utf-8")), class_of)
-
-    return {entry.name: entry for entry in entries() if entry is not None}
+    found = (_entry(path, path.read_text(encoding="utf-8"), class_of) for path in sorted(folder.glob("[a-z]*.py")))
+    return {entry.name: entry for entry in found if entry is not None}
 
 
-def _entry(path: Path, tree: ast.Module, class_of: Callable[[str], str]) -> Entry | None:
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name.lower() == class_of(path.stem):
-            return Entry(path.stem, node.name, (ast.get_docstring(node) or "").partition("\n")[0])
+def _entry(path: Path, text: str, class_of: Callable[[str], str]) -> Entry | None:
+    for name, summary in _TOP.findall(text):
+        if name.lower() == class_of(path.stem):
+            return Entry(path.stem, name, summary.strip())
     return None

@@ -117,7 +117,7 @@ def test_boards_are_called_by_last_names_and_by_ids_where_these_are_shared() -> 
     def board(name: str, data: str, model: str = "org/MiniLM") -> dict[str, object]:
         return {"id": name, "data": data, "model": model, "size": 1000}
 
-    found = {"boards": [board("a", "/home/x/trec/"), board("b", "C:\\data\\sst2"), board("c", "y/sst2")]}
+    found = {"boards": [board("a", "/sets/x/trec/"), board("b", "C:\\data\\sst2"), board("c", "y/sst2")]}
     assert standings.titles(found) == {
         "a": "trec · 1,000 rows · MiniLM",
         "b": "sst2 · 1,000 rows · MiniLM (b)",
