@@ -1,8 +1,10 @@
 """Every method at a size that fits tiny models: what the contract suite runs on. A new method file is in it at once."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -93,3 +95,11 @@ ROWLESS = ("deberta_v2", "mixtral", "qwen3_moe", "gpt_oss")
 def caches(name: str, model: str) -> bool:
     """Whether a method can be used with a cache on a model: virtual tokens need the attention interface."""
     return not (model in UNINTERFACED and any(word in name for word in TOKENS))
+
+
+def some(values: Iterable[Any], now: int = 1) -> list[Any]:
+    """`values` for a parametrized test: the first `now` by default, and all of them in the slow suite."""
+    return [
+        case if number < now else pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
+        for number, case in enumerate(values)
+    ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import cases
 from graft import catalogue
 
 
@@ -73,7 +74,7 @@ def test_ctrl_c_while_libraries_load(library: str) -> None:
     assert process.returncode in (130, -signal.SIGINT) and said == b"interrupted\n"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", cases.some(["bash", "zsh", "fish"]))
 def test_completion_is_installed_where_the_shell_looks(shell: str, tmp_path: Path) -> None:
     home = {**os.environ, "HOME": str(tmp_path), "ZSH": "", "ZSH_CUSTOM": ""}
     done = graft_process("--install-completion", "--shell", shell, env=home)

@@ -50,18 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return table.write(given.folder)
     if given.kind is None:
         parser.error("run needs encoder, decoder or encoder_decoder")
-    model, data = material(given.kind, given.data, given.folder)
-    of_tasks = named(data, given.folder / "tasks" / given.kind)
+    home = given.folder.resolve()  # a trial is known by its model's path
+    model, data = material(given.kind, given.data, home)
+    alone = [name for name in contestants(given.kind) if name not in KNOW_TASKS]
+    of_tasks = [name for name in contestants(given.kind) if name in KNOW_TASKS]
     for rows, folder, names in (
-        (
-            data,
-            given.kind,
-            [*BESIDE[given.kind], *(name for name in contestants(given.kind) if name not in KNOW_TASKS)],
-        ),
-        (of_tasks, f"{given.kind}-tasks", [name for name in KNOW_TASKS if name in contestants(given.kind)]),
+        (data, given.kind, [*BESIDE[given.kind], *alone]),
+        (named(data, home / "tasks" / given.kind), f"{given.kind}-tasks", of_tasks),
     ):
         recipe = ["compare", str(HERE / f"{given.kind}.yaml"), "--model", model, "--data", rows]
-        more = ["--folder", str(given.folder / folder), "--workers", str(given.workers), *further]
+        more = ["--folder", str(home / folder), "--workers", str(given.workers), *further]
         if graft([*recipe, *more, "--contestants", *names]):
             return 1
     return 0

@@ -12,7 +12,7 @@ SLOW = [(model, name) for model in cases.FEW for name in cases.NAMES
         if (model, name) not in FAST and cases.suits(name, model)]  # fmt: skip
 
 
-@pytest.mark.parametrize(("model_name", "name"), [*FAST, *(pytest.param(*p, marks=pytest.mark.slow) for p in SLOW)])
+@pytest.mark.parametrize(("model_name", "name"), cases.some([*FAST, *SLOW]))
 def test_compiled_equals_eager_without_a_graph_break(model_name: str, name: str) -> None:
     torch._dynamo.reset()
     counters.clear()

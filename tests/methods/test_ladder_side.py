@@ -141,7 +141,7 @@ def test_begins_as_the_base_pruned_by_fisher_information() -> None:
     assert torch.equal(ladder.wide_0, first.wi.weight[neurons][:, dims])
 
 
-@pytest.mark.parametrize("name", [*FEW, *(pytest.param(n, marks=pytest.mark.slow) for n in zoo.TEXT if n not in FEW)])
+@pytest.mark.parametrize("name", cases.some([*FEW, *sorted(set(zoo.TEXT) - set(FEW))], len(FEW)))
 def test_begins_on_every_model_as_the_base(name: str) -> None:
     model = zoo.tiny(name)
     batch = zoo.batch(model)

@@ -48,7 +48,7 @@ def trained(folder: Path, model: nn.Module, method: Method) -> Path:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["llama", *(pytest.param(n, marks=pytest.mark.slow) for n in ("bert", "t5", "gpt2"))])
+@pytest.mark.parametrize("name", cases.some(["llama", "bert", "t5", "gpt2"]))
 @pytest.mark.parametrize("method", PLUGGED, ids=str)
 def test_equal_sizes_and_the_identity_are_direct_loading(name: str, method: Method, tmp_path: Path) -> None:
     model, batch = zoo.tiny(name), zoo.batch(zoo.tiny(name))

@@ -28,6 +28,8 @@ from graft.training.tuning import Study, prepared, tune
 Make = Callable[..., Study]
 QUICK = TrainingOptions(steps=6, batch=8, lr=5e-3, checks=2)
 
+KINDS = [("bert", "classes"), ("llama", "answers"), ("t5", "answers")]
+
 
 def train(study: Study, options: TrainingOptions = QUICK, method: Any = None, **more: Any) -> tuple[Adapter, Fit]:
     """Attach and train; LoRA unless told otherwise."""
@@ -48,7 +50,7 @@ def close(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.allclose(left[n], right[n], atol=2e-4, rtol=1e-3) for n in left)
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("bert", "classes"), ("llama", "answers"), ("t5", "answers")])
+@pytest.mark.parametrize(("kind", "rows"), KINDS)
 def test_it_learns(study: Make, kind: str, rows: str) -> None:
     made = study(kind, rows)
     _, fitted = train(made, TrainingOptions(steps=60, batch=16, lr=1e-2, checks=3))
@@ -66,7 +68,7 @@ def test_the_same_run_gives_the_same_bits_and_another_seed_does_not(study: Make)
     assert not close(tensors[0], other)
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("bert", "classes"), ("llama", "answers"), ("t5", "answers")])
+@pytest.mark.parametrize(("kind", "rows"), cases.some(KINDS))
 def test_arithmetic_in_bf16_gives_the_same_curve_within_its_rounding(study: Make, kind: str, rows: str) -> None:
     options = TrainingOptions(steps=12, batch=16, lr=5e-3, checks=2)
     full, half = (
@@ -93,7 +95,7 @@ def test_the_best_step_is_what_stays(study: Make, monkeypatch: pytest.MonkeyPatc
     assert same(copy_of(adapter), seen[fitted.best_step])
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("bert", "classes"), ("llama", "answers"), ("t5", "answers")])
+@pytest.mark.parametrize(("kind", "rows"), cases.some(KINDS))
 def test_dividing_a_step_changes_nothing(study: Make, kind: str, rows: str) -> None:
     # Answers differ in length: a mean of means would not be the mean over tokens.
     whole, _ = train(study(kind, rows, still=True))
@@ -106,15 +108,10 @@ def test_dividing_a_step_changes_nothing(study: Make, kind: str, rows: str) -> N
 
 @pytest.mark.parametrize(
     "error",
-    [
-        MemoryError(),
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: not enough memory: you tried to allocate"
-        ),
-    ],
-    ids=["python", "cuda", "cpu"],
-)
+    cases.some([torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), MemoryError(),
+                RuntimeError("alloc_cpu.cpp:118] DefaultCPUAllocator: not enough memory: you tried to allocate")]),
+    ids=["cuda", "python", "cpu"],
+)  # fmt: skip
 def test_when_memory_runs_out_a_step_is_divided_and_the_result_is_the_same(
     study: Make, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

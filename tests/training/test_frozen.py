@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import cases
 import graft
 from graft.anatomy import examine
 from graft.attach.skip import Frozen
@@ -53,9 +54,9 @@ def counted(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize(
     ("kind", "rows", "which"),
-    [*(("bert", "classes", each) for each in HIGH), ("llama", "answers", "lora"), ("t5", "answers", "side"),
-     *(pytest.param(*each, marks=pytest.mark.slow) for each in
-       (("llama", "classes", "head"), ("llama", "answers", "side"), ("t5", "answers", "top")))],
+    cases.some([("bert", "classes", "lora"), ("llama", "answers", "lora"), ("t5", "answers", "side"),
+                ("bert", "classes", "head"), ("bert", "classes", "top"), ("bert", "classes", "side"),
+                ("llama", "classes", "head"), ("llama", "answers", "side"), ("t5", "answers", "top")], 4),
 )  # fmt: skip
 def test_training_from_kept_states_is_training(study: Make, kind: str, rows: str, which: str) -> None:
     plain, reference = train(study(kind, rows, still=True), HIGH[which], None)
@@ -118,8 +119,11 @@ def test_other_weights_empty_a_trunk(study: Make) -> None:
     assert trunk.seconds > spent and len(trunk) == rows
 
 
-@pytest.mark.parametrize(("kind", "method"), [("bert", graft.LoRA(rank=2)), ("bert", graft.PromptTuning(tokens=2)),
-                                              ("llama", graft.TopLayers(k="all"))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    cases.some([("bert", graft.PromptTuning(tokens=2)), ("bert", graft.LoRA(rank=2)),
+                ("llama", graft.TopLayers(k="all"))]),
+)  # fmt: skip
 def test_where_nothing_is_frozen_nothing_changes(study: Make, kind: str, method: Any) -> None:
     trunk = Trunk()
     plain, _ = train(study(kind), method, None)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import cases
 import graft
 from graft.errors import BadInput
 from graft.training import TrainingOptions, fit, optimization
@@ -129,11 +130,7 @@ REPLAYED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "method",
-    [*REPLAYED[:4], *(pytest.param(each, marks=pytest.mark.slow) for each in REPLAYED[4:])],
-    ids=lambda method: method.slug(),
-)
+@pytest.mark.parametrize("method", cases.some(REPLAYED, 4), ids=lambda method: method.slug())
 def test_a_run_is_made_again_from_eight_bytes_a_step(study: Make, tmp_path: Path, method: Any) -> None:
     adapter, fitted = train(study("llama", "answers"), method, options(weight_decay=0.1, lr=1e-3), folder=tmp_path)
     log = tmp_path / "mezo.log"
@@ -231,8 +228,10 @@ def test_it_learns_from_accuracy(study: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [graft.ChildTuning("F"), graft.AdaLoRA(2, 2), graft.LoRAFA(rank=2, precondition=True),
-               graft.AdapterDrop("adalora(init_rank=2, target_rank=2)", drop=1)], ids=lambda method: method.slug(),
+    "method",
+    cases.some([graft.AdaLoRA(2, 2), graft.ChildTuning("F"), graft.LoRAFA(rank=2, precondition=True),
+                graft.AdapterDrop("adalora(init_rank=2, target_rank=2)", drop=1)], 2),
+    ids=lambda method: method.slug(),
 )  # fmt: skip
 def test_methods_that_read_gradients_get_the_estimate_and_the_run_says_so(
     study: Make, tmp_path: Path, method: Any

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+import cases
 import graft
 from graft.errors import BadInput
 from graft.training import TrainingOptions, checkpoints, fit
@@ -172,9 +173,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "moment", [pytest.param(name, marks=[] if number == 0 else pytest.mark.slow) for number, name in enumerate(MOMENTS)]
-)
+@pytest.mark.parametrize("moment", cases.some(MOMENTS))
 def test_a_killed_process_resumes_bit_for_bit(home: Path, study: Make, tmp_path: Path, moment: str) -> None:
     assert os.environ["OMP_NUM_THREADS"] == "1"  # bits depend on the number of threads
     whole = go(study(), tmp_path / "whole", SLOW)

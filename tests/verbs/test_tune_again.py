@@ -39,8 +39,9 @@ def test_a_folder_with_a_run_is_not_overwritten(home: Path, runs: Runs) -> None:
     runs("classes")
     options = {"model": str(home / "bert"), "data": str(home / "classes"), "folder": home / "runs" / "classes"}
     recipe = (home / "runs" / "classes" / "recipe.yaml").read_bytes()
-    with pytest.raises(BadInput, match=r"classes holds a finished run\. Choose another --folder or --name"):
-        graft.tune(**options)
+    for dry_run in (True, False):
+        with pytest.raises(BadInput, match=r"classes holds a finished run\. Choose another --folder or --name"):
+            graft.tune(**options, dry_run=dry_run)
     with pytest.raises(BadInput, match=r"belongs to another run: .*batch was 16, is 32.*Give the same options"):
         graft.tune(**options, resume=True)
     assert (home / "runs" / "classes" / "recipe.yaml").read_bytes() == recipe

@@ -39,9 +39,9 @@ class Session:
         self.options, self.method = options, options.method
         self.training = _training(options)
         self.folder = options.folder or Path("runs") / options.name
-        self.resume_from = None if options.dry_run else runs.opened(self.folder, options.resume)
+        self.resume_from = runs.opened(self.folder, options.resume)
         self.notes: list[str] = []
-        if options.resume and self.resume_from is None and not options.dry_run:
+        if options.resume and self.resume_from is None:
             self.notes.append(f"there is nothing to resume in {self.folder}: the run starts from the beginning")
         places = located(options.upon, self.method)
         general = general_text(options.general_text)
