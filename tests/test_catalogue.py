@@ -238,3 +238,11 @@ def test_what_a_method_makes_is_a_part_that_acts(made: str, said: str, tmp_path:
     path.write_text(HEAD + SITES + BUILD.format(made))
     with pytest.raises(BadInput, match=rf"ssf\.py: SSF {said}"):
         graft.attach(zoo.tiny("bert"), method.named(str(path)))
+
+
+@pytest.mark.parametrize("name", ["lora(rank=8)", "LoRA()"])
+def test_settings_in_a_name_are_told_where_they_go(name: str) -> None:
+    with pytest.raises(
+        BadInput, match=r"beside the name, by --method lora --lora\.SETTING VALUE, or LoRA\(\.\.\.\) in P"
+    ):
+        method.named(name)

@@ -80,6 +80,11 @@ def method(name: str) -> Entry:
     """The method called `name`, by its file or its class, in any case. Raises BadInput with the nearest name."""
     known = {key.lower(): entry for entry in methods().values() for key in (entry.class_name, entry.name)}
     word = name.strip().lower()
+    if (bare := word.partition("(")[0]) != word and bare in known:
+        shell = f"--method {known[bare].name} --{known[bare].name}.SETTING VALUE"
+        raise BadInput(
+            f'"{name}": give settings beside the name, by {shell}, or {known[bare].class_name}(...) in Python.'
+        )
     if word not in known:
         near = [known[key].name for key in difflib.get_close_matches(word, known, 1)]
         hint = f'; the nearest is "{near[0]}"' if near else ""
