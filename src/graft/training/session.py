@@ -39,10 +39,8 @@ class Session:
         self.options, self.method = options, options.method
         self.training = _training(options)
         self.folder = options.folder or Path("runs") / options.name
-        self.resume_from = runs.opened(self.folder, options.resume)
         self.notes: list[str] = []
-        if options.resume and self.resume_from is None:
-            self.notes.append(f"there is nothing to resume in {self.folder}: the run starts from the beginning")
+        self.resume_from = self._opened()
         places = located(options.upon, self.method)
         general = general_text(options.general_text)
         source = find_base(options.model, options.trust_remote_code)
@@ -70,6 +68,19 @@ class Session:
         origin = {"source": options.data, "sha256": data.hash, "splits": list(options.splits), "seed": options.seed}
         origin |= {"others": others} if others else {}
         self.study = Study(base.model, base.tokenizer, task, data.train, validation, test, base.fresh, origin)
+
+    def _opened(self) -> Path | None:
+        """The checkpoint to go on from, if there is one. A dry run only says what is in the way of a run."""
+        try:
+            found = runs.opened(self.folder, self.options.resume)
+        except BadInput as error:
+            if not self.options.dry_run:
+                raise
+            self.notes.append(f"a run would be refused: {error}")
+            return None
+        if self.options.resume and found is None:
+            self.notes.append(f"there is nothing to resume in {self.folder}: the run starts from the beginning")
+        return found
 
     def _rows(self, source: Source) -> tuple[DataSets, Task]:
         """The rows, checked, and the task that they are for."""
