@@ -69,6 +69,12 @@ class Hosting(Part):
         calls = {name: replace(call, owner=f"{call.owner}/{name}") for name in self.names}
         return [getattr(self, name).after(x, y, site, own) - y for name, own in calls.items()]
 
+    def keep(self, names: Sequence[str]) -> None:
+        """Run these of them from now on, and let go of the others."""
+        for name in set(self.names) - set(names):
+            delattr(self, name)
+        self.names = [name for name in self.names if name in names]
+
     def decayed(self) -> Iterable[nn.Parameter]:
         own = (parameter for parameter in self.parameters(recurse=False) if parameter.dim() > 1)
         return chain(own, *(self.host(name).decayed() for name in self.names))

@@ -131,7 +131,10 @@ class Method:
         return ()
 
     def groups(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
-        """Optimizer groups: everything trainable, apart where a part's `rate` is another."""
+        """Optimizer groups: everything trainable, by the parts' `rate`.
+
+        A group's "lr" keeps its ratio to `learning_rate` where a run has another rate, unless it has "apart": True.
+        """
         found: dict[float, list[nn.Parameter]] = {}
         for part in parts:
             found.setdefault(part.rate, []).extend(p for p in part.parameters() if p.requires_grad)

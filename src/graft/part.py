@@ -56,6 +56,10 @@ class Part(nn.Module):
         """What leaves the site instead of `y`, given what entered."""
         raise NotImplementedError
 
+    def reads(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
+        """What an adapter computes of what it adds to `y`: `y` itself, unless it says otherwise."""
+        return y
+
     def params(self, site: Site) -> dict[str, Tensor]:
         """New values by parameter name: `weight` dense (out, in), `bias` (out,); the engine puts them in place."""
         raise NotImplementedError

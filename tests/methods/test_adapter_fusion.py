@@ -1,5 +1,7 @@
 """AdapterFusion: the published count, the block by hand, frozen copies, the regularizer, stored whole, refusals."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from graft.methods.compacter import Compacter
 from graft.methods.houlsby import Houlsby
 from graft.methods.lora import LoRA
 from graft.methods.mam import MAM
+from graft.methods.parallel_adapter import ParallelAdapter
 from graft.methods.pfeiffer import Pfeiffer
 from graft.methods.prefix_tuning import PrefixTuning
 from graft.methods.propetl import ProPETL
@@ -44,20 +47,23 @@ def test_count_is_the_published_one(number: int) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", blocks.REWRITE)
-@pytest.mark.parametrize("placement", ["pfeiffer", "houlsby"])
+@pytest.mark.parametrize("placement", ["pfeiffer", "houlsby", "parallel"])
 def test_block_by_hand(name: str, placement: str) -> None:
-    """Attention over what two adapters add, by a loop over them; Houlsby's read what leaves the sub-layer alone."""
+    """Attention over what two adapters add, by a loop over them; what they read, they are asked about."""
     base, tuned = zoo.tiny(name), zoo.tiny(name)
-    houlsby = {"train_layernorm": False, "sites": "self: attention; ffn"}
-    plain = [Pfeiffer(4), Pfeiffer(6)] if placement == "pfeiffer" else [Houlsby(r, **houlsby) for r in (4, 6)]
+    houlsby = partial(Houlsby, train_layernorm=False, sites="self: attention; ffn")
+    kind = {"pfeiffer": Pfeiffer, "houlsby": houlsby, "parallel": partial(ParallelAdapter, scale=1.0)}[placement]
+    plain = [kind(r) for r in (4, 6)]
     adapter = fused(tuned, *plain)
 
     def after(role: str) -> blocks.Change:
         def change(index: int, out: Tensor, residual: Tensor, inner: Tensor) -> Tensor:
             key = blocks.key(name, index, role)
-            own, q, σ = adapter.parts[key], out, F.gelu
+            own, q, σ = adapter.parts[key], out, F.gelu if placement == "houlsby" else F.relu
+            if placement == "parallel":
+                q = residual
             if placement == "pfeiffer":
-                q, σ = out + residual, F.relu
+                q = out + residual
                 q = base.bert.encoder.layer[index].output.LayerNorm(q) if name == "bert" else q
             parts = [grafted(tuned).adapters[other].parts[key] for other in NAMES]
             z = [σ(q @ part.down.T + part.down_bias) @ part.up.T + part.up_bias for part in parts]
@@ -114,6 +120,35 @@ def test_regularizer_is_a_loss_of_v() -> None:
         torch.testing.assert_close(part.V.grad, each.detach())
     assert adapter.method.during("forward", moment(0), parts) is None
     assert AdapterFusion(NAMES, penalty=0).during("loss", moment(0), parts) is None
+
+
+@torch.no_grad()
+def test_pruned_to_what_was_attended_to_most(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    model, other = zoo.tiny("bert"), zoo.tiny("bert")
+    adapter = fused(model, Pfeiffer(4), Pfeiffer(6), keep=1)
+    parts = [part for key, part in adapter.parts.items() if key.endswith("ffn")]
+    batch = zoo.batch(model)
+    zoo.forward(model, batch)
+    assert not any(part.attended.any() for part in parts)  # counted in training alone
+    model.train()
+    zoo.forward(model, batch)
+    best = [int(part.attended.argmax()) for part in parts]
+    for part in parts:
+        torch.testing.assert_close(part.attended.sum(), batch["attention_mask"].sum().float())  # padding is not
+    assert not adapter.method.settled(moment(9, 20)) and adapter.method.settled(moment(10, 20))
+    for step in (moment(9, 20), moment(10, 20), moment(11, 20)):
+        adapter.method.during("forward", step, list(adapter.parts.values()))
+        assert [len(part.names) for part in parts] == [1 + (step < 10)] * len(parts)
+    assert [part.names for part in parts] == [[f"adapter_{index}"] for index in best]
+    model.eval()
+    expected = zoo.forward(model, batch)
+    for part in parts:  # whoever is alone has all the attention
+        part.Q.normal_()
+    torch.testing.assert_close(zoo.forward(model, batch), expected)
+    save(model, "fusion", tmp_path)
+    found = load(other, tmp_path)
+    assert [part.names for key, part in found.parts.items() if key.endswith("ffn")] == [part.names for part in parts]
+    torch.testing.assert_close(zoo.forward(other, batch), expected, atol=1e-6, rtol=1e-6)
 
 
 SAVED = {
@@ -189,3 +224,5 @@ def test_impossible_settings() -> None:
             AdapterFusion(names)
     with pytest.raises(BadInput, match="penalty must be at least 0"):
         AdapterFusion(penalty=-1)
+    with pytest.raises(BadInput, match="keep must be at least 0 and below 2"):
+        AdapterFusion(NAMES, keep=2)

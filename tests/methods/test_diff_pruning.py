@@ -13,6 +13,8 @@ from graft.checkpoint import load, save
 from graft.errors import BadInput
 from graft.methods.diff_pruning import DiffPruning, Gates
 from graft.sparse import Sparse
+from graft.training.optimization import groups
+from graft.training.options import TrainingOptions
 from methods.moments import moment
 from methods.sizes import counts
 
@@ -95,6 +97,9 @@ def test_logits_have_their_own_rate() -> None:
     rest, logits = adapter.method.groups(parts)
     assert {id(p) for p in rest["params"]} == {id(part.delta) for part in parts}
     assert len(logits["params"]) == 2 * len(parts) and (logits["lr"], logits["weight_decay"]) == (0.1, 0.0)
+    for rate in (None, 5e-5):
+        of_a_run = groups(adapter, TrainingOptions(lr=rate))
+        assert [group["lr"] for group in of_a_run] == pytest.approx([rate or 1e-2, 0.1, 0.1])
 
 
 def test_places_and_values_are_stored(tmp_path: Path) -> None:

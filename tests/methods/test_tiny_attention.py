@@ -70,6 +70,25 @@ def test_block_by_hand(name: str, plain: bool, form: str) -> None:
     torch.testing.assert_close(zoo.forward(tuned, batch), zoo.forward(base, batch), atol=2e-5, rtol=2e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["modernbert", "mistral"])
+def test_it_sees_through_the_windows_of_its_host(name: str) -> None:
+    local = {"layer_types": ["sliding_attention"] * 3} if name == "modernbert" else {}
+    model = zoo.tiny(name, "base", num_hidden_layers=3, **local)
+    ids = torch.randint(5, zoo.VOCABULARY, (1, 24))
+    other = ids.clone()
+    other[0, 12] = 5 + (int(ids[0, 12]) - 4) % (zoo.VOCABULARY - 5)
+
+    def reached() -> list[int]:
+        first = [model(input_ids=each, output_hidden_states=True).hidden_states[1] for each in (ids, other)]
+        return ((first[0] - first[1]).abs().amax(-1) > 1e-6)[0].nonzero().flatten().tolist()
+
+    before = reached()
+    assert 12 in before and len(before) < 12  # as far as the window goes, to both sides in an encoder
+    cases.grafted(model, "tiny_attention", form="parallel", sites="self: attention @ 0")
+    assert reached() == before
+
+
 @pytest.mark.parametrize("name", ["llama", "t5"])
 def test_its_keys_and_values_are_further_layers_of_the_cache(name: str) -> None:
     model = zoo.tiny(name)

@@ -123,7 +123,7 @@ class Site:
 
     @property
     def window(self) -> int | None:
-        """How many tokens back an attention sees, itself included; None where it sees all."""
+        """How many tokens an attention sees to each side it sees, itself included; None where it sees all."""
         config = getattr(self.module, "config", None)
         return getattr(self.module, "sliding_window", getattr(config, "sliding_window", None))
 

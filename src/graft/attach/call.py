@@ -194,15 +194,16 @@ class Call:
     def hidden(self, n: int, seen: int, device: torch.device, window: int | None = None) -> Tensor | None:
         """Which of the tokens seen so far the last n must not see, for what attends by itself; None: they see all.
 
-        In a decoder the future and what is `window` or more tokens back, and everywhere padding other than themselves;
-        broadcasts to (batch, 1, n, seen).
+        In a decoder the future, what is `window` or more tokens away, and padding other than themselves; broadcasts to
+        (batch, 1, n, seen).
         """
         at = torch.arange(seen, device=device)
         distance = at[None] - at[seen - n :, None]
         padding = self.padding(n)
         hidden = distance > 0 if self.causal else None
-        if hidden is not None and window is not None:
-            hidden = hidden | (distance <= -window)
+        if window is not None:
+            far = distance.abs() >= window
+            hidden = far if hidden is None else hidden | far
         if padding is not None:
             padded = ~padding[:, None, None, :seen] & (distance != 0)
             hidden = padded if hidden is None else hidden | padded

@@ -3,13 +3,12 @@
     F:  g ← g ⊙ Bernoulli(p) / p in each optimizer step        D:  W′ = W + M ⊙ Δ,   M = [F_k among the p·D largest]
 
 "F" draws another child in each step, free of the task, and trains all entries through copies. "D" chooses one child by
-the Fisher information of the training rows, F = mean of squared batch gradients, each clipped to `clip`, over all
-matrices together, once, in training mode, as in the authors' code. Δ then trains as a vector of the selected entries
+the Fisher information of the training rows, F = mean of squared batch gradients, each matrix's clipped to `clip` by
+itself, once, in training mode, as in the authors' code. Δ then trains as a vector of the selected entries
 alone; in the authors' code weight decay moves the others too. A task head trains whole, as there, where embeddings and
 pooler do too: here they stay as they are, as do biases and norms.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -35,7 +34,7 @@ class ChildTuning(Method):
 
     variant: Annotated[Literal["F", "D"], "F: a random child in each step; D: one child, by Fisher information"] = "D"
     density: Annotated[float, "p, the share of the weights that is the child"] = 0.3
-    clip: Annotated[float, "D: largest norm of a batch's gradient"] = 1.0
+    clip: Annotated[float, "D: largest norm of a matrix's gradient in a batch"] = 1.0
     sites: Annotated[str, "whose matrices"] = "all-linear"
 
     family: ClassVar[str] = "selective"
@@ -57,9 +56,8 @@ class ChildTuning(Method):
         with differentiable(model, sites, training=True):
             for batch in batches:
                 found = derivatives(model(**batch).loss, sites)
-                norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in found))
                 for score, gradient in zip(scores, found, strict=True):
-                    score += (gradient * min(1.0, self.clip / max(norm, 1e-6))).square()
+                    score += (gradient * (self.clip / gradient.norm().clamp(min=1e-6)).clamp(max=1.0)).square()
         choose(own, scores)
 
     def during(

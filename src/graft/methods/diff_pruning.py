@@ -7,7 +7,8 @@ After `burn_in` steps, or half of the run, the p·out·in entries of largest |z 
 alone train on. Whatever is evaluated, merged or stored has no more of them at any time: outside training z is its value
 without noise, and only the largest entries of z ⊙ δ count. Stored are their places and values. The optimizer's state is
 that of all δ and α, two numbers for each weight, which the search needs, to the end of the run. The paper's groups are
-the tensors of the base; biases and norms stay as they are here. α has a learning rate of its own, and no decay.
+the tensors of the base; biases and norms stay as they are here. α has a learning rate of its own, 0.1 whatever that of
+δ is, and no decay.
 
 Departure: with gates, a step of δ is `search` times as long as one of the kept entries, which learn at rates that undo
 the base when all move.
@@ -114,7 +115,7 @@ class DiffPruning(Method):
         logits = [p for part in parts if isinstance(part, Gates) for p in (part.alpha, part.group) if p is not None]
         own = {id(p) for p in logits}
         rest = [p for part in parts for p in part.parameters() if id(p) not in own]
-        return [{"params": rest}, {"params": logits, "lr": RATE, "weight_decay": 0.0}]
+        return [{"params": rest}, {"params": logits, "lr": RATE, "apart": True, "weight_decay": 0.0}]
 
     def deployed(self, parts: Mapping[str, Part]) -> Mapping[str, Part]:
         return {key: part.sparse() if isinstance(part, Gates) else part for key, part in parts.items()}

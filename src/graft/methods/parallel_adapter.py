@@ -35,8 +35,11 @@ class Beside(Part):
         self.scale = scale
         self.reads_residual, self.dropout = residual, dropout
 
+    def reads(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
+        return call.residual(site) if self.reads_residual else x
+
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
-        u = call.residual(site) if self.reads_residual else x
+        u = self.reads(x, y, site, call)
         inner = self.drop(F.relu(F.linear(u, self.down, self.down_bias)))
         return y + self.scale * F.linear(inner, self.up, self.up_bias)
 

@@ -33,8 +33,11 @@ class AfterNorm(Part):
         self.up_bias = zeros(width)
         self.activation = activation
 
+    def reads(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
+        return call.normed(site, y)
+
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
-        return y + self.adapt(call.normed(site, y))
+        return y + self.adapt(self.reads(x, y, site, call))
 
     def adapt(self, z: Tensor) -> Tensor:
         """The bottleneck: what it adds, of what it reads."""

@@ -137,8 +137,11 @@ class AdapterLayer(Layer):
     down: Mask | Bits
     up: Mask | Bits
 
+    def reads(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
+        return call.normed(site, y)
+
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
-        z = call.normed(site, y)
+        z = self.reads(x, y, site, call)
         for task, rows in call.by_task(self.tasks, len(y), y.device):
             y = _added(y, rows, self._adapted(z if rows is None else z[rows], task))
         return y

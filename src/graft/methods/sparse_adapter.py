@@ -74,11 +74,11 @@ class SparseSeries(Part):
         self.down_bias, self.up_bias = zeros(r), zeros(width)
         self.activation, self.reads_residual = owner.activation, owner.placement == "pfeiffer"
 
+    def reads(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
+        return call.normed(site, y) if self.reads_residual else y
+
     def after(self, x: Tensor, y: Tensor, site: Site, call: "Call") -> Tensor:
-        z = y
-        if self.reads_residual:
-            z = y + call.residual(site)
-            z = z if site.norm_module is None else site.norm_module(z)
+        z = self.reads(x, y, site, call)
         inner = ACTIVATIONS[self.activation](F.linear(z, self.down.dense(z.dtype), self.down_bias))
         return y + F.linear(inner, self.up.dense(y.dtype), self.up_bias)
 

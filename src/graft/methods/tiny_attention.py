@@ -3,8 +3,8 @@
     z ← z + softmax(Q Kᵀ/√h + mask) V W_o,   Q, K, V = LN(z) W_q, LN(z) W_k, LN(z) W_v ∈ R^{T×H·h},   z = Attn(x)
 
 With biases and a layer norm, which the paper's counts need and its equations leave out; `bias` and `layernorm` switch
-them off. `form="parallel"` reads x. W_o = 0 (and its bias) starts as the base. It sees what is not padding and, in a
-decoder, neither the future nor what is behind the host's sliding window; when decoding, its keys and values are a
+them off. `form="parallel"` reads x. W_o = 0 (and its bias) starts as the base. The host's mask is its own: it sees no
+padding, nothing outside a sliding window and, in a decoder, not the future; when decoding, its keys and values are a
 further layer of the model's cache. (To average heads into one for deployment is an approximation, and left out.)
 """
 

@@ -40,8 +40,8 @@ def optimizer(adapter: Adapter, options: TrainingOptions) -> Optimizer:
 def groups(adapter: Adapter, options: TrainingOptions) -> list[dict[str, Any]]:
     """What trains, each term of a sum with its own learning rate; what is not decayed (`Part.decayed`) apart.
 
-    A rate given in the options stands for the method's own, in a sum the smallest; all groups keep their ratio to it.
-    Raises BadInput when nothing trains.
+    A rate given in the options stands for the method's own, in a sum the smallest; groups that are not `apart` keep
+    their ratio to it. Raises BadInput when nothing trains.
     """
     found: list[dict[str, Any]] = []
     for method, parts in adapter.terms():
@@ -59,7 +59,8 @@ def groups(adapter: Adapter, options: TrainingOptions) -> list[dict[str, Any]]:
         for group in wanted:
             rate = group.pop("lr", own)
             params = group.pop("params")
-            group["lr"] = suited * rate / own
+            apart = group.pop("apart", False) and perturbation is None
+            group["lr"] = rate if apart else suited * rate / own
             if perturbation is not None:
                 group["perturbation"] = options.perturbation or perturbation
             decay = group.pop("weight_decay", options.weight_decay)
