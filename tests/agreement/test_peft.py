@@ -55,6 +55,7 @@ def theirs(method: str, model: str) -> peft.PeftConfig:
         "lokr_both": lambda: peft.LoKrConfig(r=1, alpha=5, decompose_both=True, decompose_factor=5, **at),
         "lokr_full": lambda: peft.LoKrConfig(r=9, alpha=5, decompose_factor=16, **at),
         "hra": lambda: peft.HRAConfig(r=4, **at),
+        "hra_odd": lambda: peft.HRAConfig(r=3, **at),
         "hra_orthogonal": lambda: peft.HRAConfig(r=3, apply_GS=True, **at),
         "oft": lambda: peft.OFTConfig(oft_block_size=8, **at),
         "oft_terms": lambda: peft.OFTConfig(oft_block_size=8, num_cayley_neumann_terms=3, **at),
@@ -96,8 +97,10 @@ def ours(method: str, model: str) -> Method:
         "loha": lambda: LoHa(rank=3, alpha=5.0),
         "lokr": lambda: LoKr(rank=3, alpha=5.0),
         "lokr_both": lambda: LoKr(rank=1, alpha=5.0, factor=5, decompose_both=True, variant="hf"),
+        "lokr_stable": lambda: LoKr(rank=3, alpha=5.0, rslora=True),
         "lokr_full": lambda: LoKr(rank=9, alpha=5.0, factor=16),
         "hra": lambda: HRA(rank=4),
+        "hra_odd": lambda: HRA(rank=3, init="random"),
         "hra_orthogonal": lambda: HRA(rank=3, gram_schmidt=True),
         "oft": lambda: OFT(block=8, variant="neumann", terms=6),
         "oft_exact": lambda: OFT(block=16),
@@ -148,7 +151,18 @@ def step(model: nn.Module, parameters: list[nn.Parameter], batch: dict[str, Tens
 
 METHODS = ("lora", "rslora", "dora", "ia3", "prompt", "prefix", "vera", "fourier_ft", "ln_tuning", "adalora")
 # PEFT has these for nn.Linear only, which GPT-2 has none of.
-LINEAR = ("loha", "lokr", "lokr_both", "lokr_full", "hra", "hra_orthogonal", "oft", "oft_exact", "oft_shared")
+LINEAR = (
+    "loha",
+    "lokr",
+    "lokr_both",
+    "lokr_full",
+    "hra",
+    "hra_odd",
+    "hra_orthogonal",
+    "oft",
+    "oft_exact",
+    "oft_shared",
+)
 READ_ONLY = ("vera_drawn", "oft_terms")  # which graft writes in another way
 ON_MODELS = [(method, model) for method in (*METHODS, *LINEAR) for model in MODELS
              if method in METHODS or model != "gpt2"]  # fmt: skip
@@ -187,6 +201,7 @@ def test_a_checkpoint_of_peft_is_the_same_function_with_the_same_gradients(
     ("method", "model_name"),
     [
         *ON_MODELS,
+        ("lokr_stable", "llama"),
         *(("projected", model) for model in MODELS),
         *(("p_tuning", model) for model in MODELS if model != "bert"),
     ],
@@ -204,3 +219,28 @@ def test_an_adapter_survives_the_way_to_peft_and_back(method: str, model_name: s
     again = tiny(model_name)
     load(again, tmp_path / "peft")
     close(logits(again, batch), want)
+
+
+@pytest.mark.parametrize(
+    ("model_name", "task", "config"),
+    [
+        (
+            "bert",
+            "tagging",
+            peft.PromptEncoderConfig(num_virtual_tokens=3, encoder_hidden_size=7, task_type="TOKEN_CLS"),
+        ),
+        ("bert", "answers", peft.PromptTuningConfig(num_virtual_tokens=3, task_type="QUESTION_ANS")),
+        ("deberta_v2", "classification", peft.LoraConfig(target_modules=["query_proj"], task_type="SEQ_CLS")),
+        ("modernbert", "tagging", peft.LoraConfig(target_modules=["Wqkv"], task_type="TOKEN_CLS")),
+    ],
+)
+def test_tasks_of_encoders_are_read(model_name: str, task: str, config: peft.PeftConfig, tmp_path: Path) -> None:
+    """Outputs at virtual tokens are left in, and of a head of several modules the rest is the base's, as PEFT does."""
+    base, us = zoo.tiny(model_name, task), zoo.tiny(model_name, task)
+    them = peft.get_peft_model(base, config).eval()
+    moved(p for p in them.parameters() if p.requires_grad)
+    them.save_pretrained(tmp_path)
+    adapter = load(us, tmp_path)
+    batch = zoo.batch(base)
+    close(zoo.forward(us, batch), zoo.forward(them, batch))
+    assert any("is the base's" in remark for remark in adapter.remarks) == (model_name != "bert")

@@ -144,7 +144,7 @@ def test_a_checkpoint_that_means_something_else_is_refused(changes: dict[str, An
         (LoKr(rank=2), {"decompose_factor": None}, "decompose_factor None"),
         (LoKr(rank=2), {"decompose_factor": 2}, "of another shape"),
         (LoKr(rank=2), {"decompose_both": 1}, "decompose_both=1 is neither"),
-        (HRA(rank=4), {"r": 3}, "rank must be even"),
+        (HRA(rank=4), {"r": 3}, "of another shape"),
         (HRA(rank=4), {"r": 2}, "of another shape"),
         (OFT(block=8), {"coft": True}, "coft=True"),
         (OFT(block=8), {"module_dropout": 0.2}, r"module_dropout=0\.2"),
@@ -219,3 +219,27 @@ def test_vectors_on_the_other_side_are_refused(tmp_path: Path) -> None:
     them.save_pretrained(tmp_path)
     with pytest.raises(Refused, match="other side"):
         load(zoo.tiny("llama"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "said"),
+    [
+        (AdaLoRA(init_rank=3, target_rank=2, alpha=-3.5), {}, "PEFT takes the rank for an alpha that is not above 0"),
+        (
+            LLaMAAdapter(tokens=2, gate="hf"),
+            {"attention_bias": True},
+            "the bias of an attention's output projection twice",
+        ),
+        (VeRA(rank=2, decomposed=True), {}, "PEFT has no VeRA with trained magnitudes"),
+    ],
+    ids=str,
+)
+def test_what_peft_would_read_as_something_else_is_not_written(
+    method: Method, changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    model = zoo.tiny("llama", **changes)
+    cases.move(attach(model, method, "mine"))
+    with pytest.raises(Refused, match=said):
+        export(model, "mine", tmp_path / "peft")
+    save(model, "mine", tmp_path / "own")
+    assert (tmp_path / "own" / "graft.json").is_file()

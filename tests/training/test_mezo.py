@@ -264,6 +264,14 @@ def test_perturbation_and_rate_are_those_of_what_trains(study: Make, method: Any
     assert (found[0]["perturbation"], found[0]["lr"]) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("rate", [None, 1e-3])
+def test_terms_of_a_sum_keep_the_ratio_of_their_rates(study: Make, rate: float | None) -> None:
+    made = study("llama", "answers")
+    adapter = prepared(made.model, graft.LoRA(rank=2) + graft.PrefixTuning(tokens=2), "small", made.tokenizer, 0)
+    slow, fast = sorted({group["lr"] for group in optimization.groups(adapter, options(lr=rate))})
+    assert slow == pytest.approx(rate or OTHER[1]) and fast / slow == pytest.approx(INPUT[1] / OTHER[1])
+
+
 @pytest.mark.parametrize(("more", "said"), [
     ({"optimizer": "adamw", "objective": "accuracy"}, "for the optimizer mezo"),
     ({"optimizer": "adamw", "perturbation": 1.0}, "for the optimizer mezo"),

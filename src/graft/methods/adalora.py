@@ -10,7 +10,9 @@ smoothed deviation, that of λ_k plus the means over P_k and Q_k. λ is set to 0
 until the final phase. As in the authors' code the norms of the penalty are not squared, where the paper squares and
 adds them. Of triplets of equal importance no more are pruned than asked, where their threshold takes all of them.
 Only steps of the final phase may be the best of a run, so that it ends with as many triplets as said. There is no
-rank-stabilized form: the scale stays while the rank falls.
+rank-stabilized form, as the scale stays while the rank falls, and no trained magnitude: it would weigh the triplets
+whose importance is compared. Unless given, `warmup` and `final` are shares of the run, so that short ones are pruned
+too; `interval` is 10, where the authors have 1 to 100 by task; and `sites` are LoRA's, where they take all linear maps.
 """
 
 from collections.abc import Mapping, Sequence

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 class Reflections(Part):
     """The r vectors of one site, columns of U."""
 
-    def __init__(self, site: Site, rank: int, gram_schmidt: bool) -> None:
+    def __init__(self, site: Site, rank: int, gram_schmidt: bool, pairs: bool) -> None:
         super().__init__()
         self.matrix(site, looked_up=False).low_rank(site, rank)
-        drawn = kaiming(site.inputs, rank if gram_schmidt else rank // 2)
-        self.U = drawn if gram_schmidt else nn.Parameter(drawn.detach().repeat_interleave(2, 1))
+        drawn = kaiming(site.inputs, rank // 2 if pairs else rank)
+        self.U = nn.Parameter(drawn.detach().repeat_interleave(2, 1)) if pairs else drawn
         self.gram_schmidt = gram_schmidt
 
     def directions(self) -> Tensor:
@@ -62,9 +62,13 @@ class Reflections(Part):
 class HRA(Method):
     """Orthogonal change of a linear map's input by a chain of reflections, which is low-rank too. Merges."""
 
-    rank: Annotated[int, "number of reflections; even, unless they are made orthogonal"] = 8
+    rank: Annotated[int, "number of reflections; even, where they start in pairs"] = 8
     gram_schmidt: Annotated[bool, "make the reflections' directions orthogonal; it then starts elsewhere"] = False
     penalty: Annotated[float, "λ, how much the directions are held orthogonal in training"] = 0.0
+    init: Annotated[
+        Literal["pairs", "random"],
+        "pairs: start as the base; random: elsewhere, as Hugging Face PEFT does of an odd rank",
+    ] = "pairs"
     sites: Annotated[str, "whose inputs"] = "q v"
 
     family: ClassVar[str] = "parameter"
@@ -74,14 +78,18 @@ class HRA(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "rank")
-        odd = self.rank % 2 and not self.gram_schmidt
+        odd = self.rank % 2 and self._pairs
         check(not odd, self, "rank", "must be even, for reflections to cancel in pairs", f"Try {self.rank + 1}.")
         check(self.penalty >= 0, self, "penalty", "must be at least 0", "Try 0.0001.")
-        if self.gram_schmidt:
+        if not self._pairs:
             object.__setattr__(self, "start", "elsewhere")
 
+    @property
+    def _pairs(self) -> bool:
+        return self.init == "pairs" and not self.gram_schmidt
+
     def build(self, site: Site) -> Part:
-        return Reflections(site, self.rank, self.gram_schmidt)
+        return Reflections(site, self.rank, self.gram_schmidt, self._pairs)
 
     def during(
         self, phase: Literal["forward", "loss", "gradients", "stepped"], step: Moment, parts: Sequence[Part]

@@ -5,7 +5,7 @@
 Two low-rank pairs multiplied entry by entry: rank up to r² for the parameters of a LoRA of rank 2r. Starts as the base
 because B₂ = 0; the others are U(±1/√columns) as in Hugging Face PEFT (which has A₂ = 0), where LyCORIS draws N(0, 0.1²)
 and N(0, 1). The product has no thin form: the update is built and added to the weight, and one product with the input
-follows.
+follows. Its entries are products of two sums of r terms, so that α/r is the scale that is stable in the rank.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar
 from torch import Tensor
 
 from graft.anatomy.site import Site
+from graft.decomposed import Decomposed
 from graft.method import Method, Part, check, kaiming, positive, zeros
 
 
@@ -42,6 +43,7 @@ class LoHa(Method):
 
     rank: Annotated[int, "width of each of the two pairs"] = 8
     alpha: Annotated[float, "the update is scaled by alpha/rank"] = 16.0
+    decomposed: Annotated[bool, "weight-decomposed, as DoRA: train the magnitude of each output row too"] = False
     sites: Annotated[str, "where to put an update"] = "q v"
 
     family: ClassVar[str] = "parameter"
@@ -53,10 +55,11 @@ class LoHa(Method):
         check(self.alpha != 0, self, "alpha", "must not be 0, which would leave the base as it is", "Try 16.")
 
     def build(self, site: Site) -> Part:
-        return Hadamard(site, self.rank, self.alpha / self.rank)
+        part = Hadamard(site, self.rank, self.alpha / self.rank)
+        return Decomposed(site, part) if self.decomposed else part
 
     def sizes(self) -> tuple[str, ...]:
         return ("rank",)
 
     def count(self, sites: Sequence[Site]) -> int:
-        return sum(2 * self.rank * (site.inputs + site.outputs) for site in sites)
+        return sum(2 * self.rank * (site.inputs + site.outputs) + self.decomposed * site.outputs for site in sites)

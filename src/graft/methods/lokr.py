@@ -1,6 +1,6 @@
 """LoKr (LyCORIS: Yeh et al. 2023, arXiv 2309.14859; KronA: Edalati et al. 2022, arXiv 2212.10650).
 
-    W′ = W + s·C ⊗ D,   D = B A or full,   s = α/r
+    W′ = W + s·C ⊗ D,   D = B A or full,   s = α/r   (rank-stabilized: α/√r)
     C ∈ R^{o₁×i₁},  D ∈ R^{o₂×i₂},  o₁·o₂ = out,  i₁·i₂ = in
 
 Starts as the base because A (or the full D) is 0, as in LyCORIS; Hugging Face PEFT has C = 0. D is full where r is not
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from graft.anatomy.site import Site
+from graft.decomposed import Decomposed
 from graft.errors import BadInput
 from graft.method import Method, Part, check, kaiming, positive, zeros
 
@@ -67,12 +68,14 @@ class LoKr(Method):
     """A Kronecker product as the update, its larger factor of low rank: few parameters, high rank. Merges."""
 
     rank: Annotated[int, "rank of the larger factor; large enough, and that factor is full"] = 8
-    alpha: Annotated[float, "the update is scaled by alpha/rank"] = 16.0
+    alpha: Annotated[float, "the update is scaled by alpha/rank (alpha/√rank with rslora)"] = 16.0
     factor: Annotated[int, "both sides of the smaller factor; 0: the divisors nearest below the square roots"] = 0
     decompose_both: Annotated[bool, "low rank for the smaller factor too, where its sides are over twice the rank"] = (
         False
     )
     variant: Annotated[Literal["paper", "hf"], "hf: lower a factor that does not divide to one that does"] = "paper"
+    rslora: Annotated[bool, "rank-stabilized: scale by alpha/√rank"] = False
+    decomposed: Annotated[bool, "weight-decomposed, as DoRA: train the magnitude of each output row too"] = False
     sites: Annotated[str, "where to put an update"] = "q v"
 
     family: ClassVar[str] = "parameter"
@@ -86,8 +89,13 @@ class LoKr(Method):
 
     def build(self, site: Site) -> Part:
         left, right, *ranks = self.shapes(site.outputs, site.inputs, site.name)
-        part = Kronecker(left, right, (ranks[0], ranks[1]), self.alpha / self.rank)
-        return part.matrix(site, looked_up=False)
+        part = Kronecker(left, right, (ranks[0], ranks[1]), self.scale).matrix(site, looked_up=False)
+        return Decomposed(site, part) if self.decomposed else part
+
+    @property
+    def scale(self) -> float:
+        """What the update is multiplied by."""
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
     def shapes(self, outputs: int, inputs: int, name: str) -> tuple[Shape, Shape, int | None, int | None]:
         """The shapes of C and D at a site, and their ranks, None where full."""
@@ -114,4 +122,5 @@ class LoKr(Method):
             left, right, *ranks = self.shapes(site.outputs, site.inputs, site.name)
             for shape, rank in zip((left, right), ranks, strict=True):
                 total += math.prod(shape) if rank is None else rank * sum(shape)
+            total += self.decomposed * site.outputs
         return total

@@ -4,7 +4,7 @@
 
 Starts as the base: b = 0, d = 0.1. A and B have the size of the largest site and every site uses the part that it
 needs; they are drawn as Hugging Face PEFT draws them (Kaiming uniform of gain √2, from `seed`) and stored with the
-adapter, because what a seed draws depends on the library's version.
+adapter, because what a seed draws depends on the library's version. `decomposed` is the DoRA paper's DVoRA.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
+from graft.decomposed import Decomposed
 from graft.method import Method, Part, check, positive, zeros
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class VeRA(Method):
     d_initial: Annotated[float, "what d starts as"] = 0.1
     dropout: Annotated[float, "dropout on the update's input, in training"] = 0.0
     seed: Annotated[int, "what the random pair is drawn from"] = 0
+    decomposed: Annotated[bool, "weight-decomposed, as DoRA: train the magnitude of each output row too"] = False
     sites: Annotated[str, "where to put an update"] = "q v"
 
     family: ClassVar[str] = "parameter"
@@ -82,19 +84,23 @@ class VeRA(Method):
         positive(self, "rank")
         check(self.d_initial != 0, self, "d_initial", "must not be 0, where b gets no gradient", "Try 0.1.")
         check(0 <= self.dropout < 1, self, "dropout", "must be at least 0 and below 1", "Try 0.1.")
+        plain = not (self.decomposed and self.dropout)
+        check(plain, self, "dropout", "must be 0 where decomposed, which changes the matrix", "Leave one of them out.")
         check(self.seed >= 0, self, "seed", "must be at least 0", "Try 0.")
 
     def grow(self, sites: Sequence[Site]) -> list[tuple[Site | None, Part]]:
         inputs, outputs = max(site.inputs for site in sites), max(site.outputs for site in sites)
         shared = Projections(inputs, outputs, self.rank, self.seed)
-        parts = [ScaledProjection(site, shared, float(self.d_initial), self.dropout) for site in sites]
+        parts: list[Part] = [ScaledProjection(site, shared, float(self.d_initial), self.dropout) for site in sites]
+        if self.decomposed:
+            parts = [Decomposed(site, part) for site, part in zip(sites, parts, strict=True)]
         return [(None, shared), *zip(sites, parts, strict=True)]
 
     def sizes(self) -> tuple[str, ...]:
         return ("rank",)
 
     def count(self, sites: Sequence[Site]) -> int:
-        return sum(self.rank + site.outputs for site in sites)
+        return sum(self.rank + (1 + self.decomposed) * site.outputs for site in sites)
 
     def drawn(self, sites: Sequence[Site]) -> int:
         inputs, outputs = max(site.inputs for site in sites), max(site.outputs for site in sites)

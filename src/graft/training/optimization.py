@@ -44,11 +44,13 @@ def groups(adapter: Adapter, options: TrainingOptions) -> list[dict[str, Any]]:
     their ratio to it. Raises BadInput when nothing trains.
     """
     found: list[dict[str, Any]] = []
-    for method, parts in adapter.terms():
+    suits = [
+        scale(method, parts) if options.optimizer == "mezo" else (None, method.learning_rate)
+        for method, parts in adapter.terms()
+    ]
+    factor = 1.0 if options.lr is None else options.lr / min(rate for _, rate in suits)
+    for (method, parts), (perturbation, suited) in zip(adapter.terms(), suits, strict=True):
         own = method.learning_rate
-        perturbation, suited = scale(method, parts) if options.optimizer == "mezo" else (None, own)
-        if options.lr is not None:
-            suited = options.lr * (1 if options.optimizer == "mezo" else own / adapter.method.learning_rate)
         wanted = [dict(group) for group in method.groups(parts)]
         if options.optimizer == "lora+":
             wanted = _faster(method, parts, wanted)
@@ -60,7 +62,7 @@ def groups(adapter: Adapter, options: TrainingOptions) -> list[dict[str, Any]]:
             rate = group.pop("lr", own)
             params = group.pop("params")
             apart = group.pop("apart", False) and perturbation is None
-            group["lr"] = rate if apart else suited * rate / own
+            group["lr"] = rate if apart else factor * suited * rate / own
             if perturbation is not None:
                 group["perturbation"] = options.perturbation or perturbation
             decay = group.pop("weight_decay", options.weight_decay)

@@ -56,4 +56,9 @@ def _attentions(model: nn.Module, anatomy: Anatomy) -> list[Site]:
     kind = model.config.model_type  # type: ignore[union-attr]
     if kind not in KNOWN:
         raise Refused(f"PEFT's adaption prompts are the same function on {' and '.join(KNOWN)} only, this is {kind}.")
+    if any(site.bind(model).bias is not None for site in anatomy.sites if site.role == "o"):
+        raise Refused(
+            "PEFT's adaption prompts add the bias of an attention's output projection twice, and this model has one: "
+            "theirs is another function than graft's. Keep such adapters in graft's own format."
+        )
     return [site for site in anatomy.sites if site.role == "attention" and not site.cross]

@@ -71,20 +71,37 @@ def outside(anatomy: Anatomy, header: Mapping[str, Entry], prefix: str) -> dict[
     }
 
 
-def expected(adapter: Adapter, prefix: str) -> dict[str, Entry]:
-    """The head tensors a checkpoint must hold for the heads that `adapter` has."""
-    return {key: Entry(torch.float32, tuple(tensor.shape)) for key, (_, tensor) in _names(adapter, prefix).items()}
+def expected(adapter: Adapter, header: Mapping[str, Entry], prefix: str) -> dict[str, Entry]:
+    """The head tensors a checkpoint must hold: all of each module of which it holds any."""
+    return {
+        key: Entry(torch.float32, tuple(tensor.shape))
+        for placed in _heads(adapter)
+        if (own := _names(placed, prefix)).keys() & header.keys()
+        for key, (_, tensor) in own.items()
+    }
 
 
 def values(adapter: Adapter, tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Graft's head tensors by stored name."""
-    return {name: tensors[key] for key, (name, _) in _names(adapter, prefix).items()}
+    """Graft's head tensors by stored name; those that the file has none of are the base's."""
+    return {
+        name: tensors.get(key, own.detach())
+        for placed in _heads(adapter)
+        for key, (name, own) in _names(placed, prefix).items()
+    }
 
 
-def _names(adapter: Adapter, prefix: str) -> dict[str, tuple[str, Tensor]]:
+def remark(adapter: Adapter, header: Mapping[str, Entry], prefix: str) -> tuple[str, ...]:
+    """What to know of modules of a head that PEFT did not keep: it keeps the last, the others stay the base's."""
+    left = [str(each.site.path) for each in _heads(adapter) if not _names(each, prefix).keys() & header.keys()]
+    return (f"of the head, {listed(left)} is the base's: PEFT's file has none of it",) if left else ()
+
+
+def _heads(adapter: Adapter) -> list[Any]:
+    return [placed for placed in adapter.placed if placed.head and placed.site is not None]
+
+
+def _names(placed: Any, prefix: str) -> dict[str, tuple[str, Tensor]]:
     return {
         f"{prefix}{placed.site.path}.{name}": (f"{placed.key}.{name}", tensor)
-        for placed in adapter.placed
-        if placed.head and placed.site is not None
         for name, tensor in placed.part.named_parameters()
     }

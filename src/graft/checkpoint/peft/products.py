@@ -6,6 +6,7 @@ Ranks and alphas may differ by module. PEFT lowers a Kronecker factor that does 
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -43,6 +44,8 @@ def written(adapter: Adapter, anatomy: Anatomy, method: LoHa | LoKr) -> Written:
         "init_weights": True,
     }
     if isinstance(method, LoKr):
+        if method.rslora:
+            settings["alpha"] *= method.rank**0.5
         settings |= {"decompose_both": method.decompose_both, "decompose_factor": method.factor or -1}
     return Written(settings, tensors)
 
@@ -60,7 +63,8 @@ def planned(anatomy: Anatomy, config: Mapping[str, Any], header: Mapping[str, En
     shapes: dict[str, tuple[int, ...]] = {}
     for (rank, alpha), paths in groups.items():
         sites = expression(anatomy, paths)
-        terms.append(LoHa(rank, alpha, sites) if hadamard else _kronecker(anatomy, config, rank, alpha, paths, sites))
+        made = partial(LoHa, sites=sites) if hadamard else partial(_kronecker, anatomy, config, paths, sites)
+        terms.append(made(rank, alpha))
         for path in paths:
             shapes |= {f"{path}.{name}": shape for name, shape in _shapes(anatomy, path, terms[-1]).items()}
 
@@ -71,14 +75,14 @@ def planned(anatomy: Anatomy, config: Mapping[str, Any], header: Mapping[str, En
 
 
 def _kronecker(
-    anatomy: Anatomy, config: Mapping[str, Any], rank: int, alpha: float, paths: list[str], sites: str
+    anatomy: Anatomy, config: Mapping[str, Any], paths: list[str], sites: str, rank: int, alpha: float
 ) -> LoKr:
     said, both = config.get("decompose_factor", -1), bool(config.get("decompose_both"))
     if type(said) is not int:
         raise BadInput(f"PEFT's configuration has the decompose_factor {said!r:.40}, which is no whole number.")
     factor = 0 if said == -1 else max(said, 1)  # PEFT finds no divisor but 1 for what is below 1, -1 apart
     divides = not factor or not any(size % factor for path in paths for size in sizes(anatomy, path))
-    return LoKr(rank, alpha, factor, both, "paper" if divides else "hf", sites)
+    return LoKr(rank, alpha, factor, both, "paper" if divides else "hf", sites=sites)
 
 
 def _shapes(anatomy: Anatomy, path: str, method: LoHa | LoKr) -> dict[str, tuple[int, ...]]:

@@ -56,11 +56,13 @@ def load(
     else:
         header = heads.outside(anatomy, header, plan.prefix)
     with attaching(model, plan.method, name, heads.held(anatomy, header, plan.prefix)) as adapter:
-        compare(path, header, plan.expected | heads.expected(adapter, plan.prefix))
+        compare(path, header, plan.expected | heads.expected(adapter, header, plan.prefix))
         tensors = read_tensors(path, header)
         fill(adapter, plan.values(adapter, tensors) | heads.values(adapter, tensors, plan.prefix))
         if check:
             probe(model, name, batch)
+    if head:
+        adapter.remarks += heads.remark(adapter, header, plan.prefix)
     made, here = config.get("base_model_name_or_path"), model.config._name_or_path  # type: ignore[union-attr]
     if made and made != here:
         adapter.remarks += (

@@ -58,7 +58,9 @@ def _common(anatomy: Anatomy, parts: Mapping[str, Any]) -> dict[str, Any]:
 def planned_reflections(anatomy: Anatomy, config: Mapping[str, Any], header: Mapping[str, Entry]) -> Plan:
     """How to read a checkpoint of reflections."""
     paths = named(anatomy, config, header)
-    method = HRA(rank=config.get("r", 8), gram_schmidt=config.get("apply_GS", False), sites=expression(anatomy, paths))
+    rank, orthogonal = config.get("r", 8), config.get("apply_GS", False)
+    odd = type(rank) is int and rank % 2 == 1 and not orthogonal
+    method = HRA(rank, orthogonal, init="random" if odd else "pairs", sites=expression(anatomy, paths))
     shapes = {f"{path}.hra_u": (sizes(anatomy, path)[1], method.rank) for path in paths}
     return Plan(method, expected(shapes), lambda adapter, tensors: filled(adapter, tensors, {"U": "hra_u"}))
 

@@ -17,7 +17,7 @@ from graft.checkpoint.peft.form import INSIDE, Plan, Written
 from graft.checkpoint.peft.modules import expected, named, sizes, whole
 from graft.checkpoint.peft.paths import compact, expression
 from graft.checkpoint.safe import Entry
-from graft.errors import BadInput
+from graft.errors import BadInput, Refused
 from graft.methods.adalora import AdaLoRA
 
 # PEFT's name of each hyperparameter.
@@ -30,6 +30,8 @@ SETTINGS = {
 
 def written(adapter: Adapter, anatomy: Anatomy, method: AdaLoRA) -> Written:
     """Triplets as PEFT keeps them. Raises Refused for modules that PEFT's are not for."""
+    if method.alpha < 0:
+        raise Refused(f"PEFT takes the rank for an alpha that is not above 0, this is {method.alpha:g}.")
     parts = whole(adapter, anatomy, transposed=True)
     leaves = {leaf.path: leaf for leaf in anatomy.leaves}
     tensors: dict[str, Tensor] = {}

@@ -91,6 +91,8 @@ def _written(adapter: Adapter) -> Written:
     if len(method.methods()) > 1:
         names = " + ".join(type(term).__name__ for term in method.methods())
         raise Refused(f"PEFT has one method in an adapter, this is {names}. Serve it with graft.")
+    if getattr(method, "decomposed", False):
+        raise Refused(f"PEFT has no {type(method).__name__} with trained magnitudes. Serve it with graft, or merge it.")
     match method:
         case LoRA() | DoRA():
             return low_rank.written(adapter, anatomy, method)
