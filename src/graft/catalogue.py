@@ -18,12 +18,14 @@ import importlib
 import importlib.util
 import os
 import re
+import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from graft.errors import BadInput, sentence
 
@@ -120,6 +122,18 @@ def outside(kind: type) -> Entry | None:
         return None
     known = (each for each in (*_given.values(), *_installed()) if each.home == home)
     return next(known, None) or Entry(name, kind.__name__, "", home, f"the Python module {home}")
+
+
+def written(kind: Any) -> str:
+    """How the user names a method: one that came as a file by the place of that file."""
+    entry = outside(kind)
+    return str(entry.path) if entry and entry.path else kind.slug()
+
+
+def environment(kinds: Iterable[type]) -> str:
+    """What a command begins with that is to know the files of these methods; "" where none came as a file."""
+    files = [str(entry.path) for kind in kinds if (entry := outside(kind)) and entry.path]
+    return f"{VARIABLE}={shlex.quote(os.pathsep.join(files))} " if files else ""
 
 
 def fault(error: BaseException) -> str:

@@ -71,7 +71,9 @@ def positive(method: Any, *names: str) -> None:
     """Refuse hyperparameters that must be whole numbers of at least 1, or None where their type allows it."""
     for name in names:
         value = getattr(method, name)
-        check(value is None or (isinstance(value, int) and value >= 1), method, name, "must be at least 1", "Try 8.")
+        usual = getattr(type(method), name, None) or 8
+        fits = value is None or (isinstance(value, int) and value >= 1)
+        check(fits, method, name, "must be at least 1", f"Try {usual}.")
 
 
 def check(condition: bool, method: Any, name: str, rule: str, remedy: str) -> None:

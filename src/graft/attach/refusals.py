@@ -83,11 +83,15 @@ def refuse_in_vain(method: Method, placed: Sequence[Placed]) -> None:
         for first in seen.setdefault(item.site.name, []):
             lost = _lost(first, item) if first.term != item.term else ()
             if lost:
-                one, other = (type(method.methods()[each.term]).__name__ for each in (first, item))
+                terms = [method.methods()[each.term] for each in (first, item)]
+                one, other = (type(term).__name__ for term in terms)
+                norms = [f"give {type(term).__name__} train_layernorm=False" for term in terms
+                         if getattr(term, "train_layernorm", False)]  # fmt: skip
+                ways = [] if _lost(item, first) else [f"put {other} first"]
+                ways += norms or ["give them sites that have nothing in common"]
                 raise Refused(
                     f"{one} and {other} both train the {lost[0]} of {item.site.name}, and {other} gives it anew, so "
-                    f"that {one} would train in vain. Take one alone, put {other} first where {one} adds to it, or "
-                    "give them sites that have nothing in common."
+                    f"that {one} would train in vain. Take one alone, or {' or '.join(ways)}."
                 )
         seen[item.site.name].append(item)
 

@@ -101,7 +101,12 @@ class Compacter(Method):
     def _widths(self, site: Site) -> tuple[int, int]:
         """Of the model and of the bottleneck."""
         width, inner = site.outputs, site.outputs // self.reduction
-        if inner < 1 or inner % self.n or width % self.n:
+        if inner < 1:
+            raise BadInput(
+                f"Compacter: reduction {self.reduction} leaves no bottleneck in a width of {width}. "
+                f"Choose at most {width // self.n}."
+            )
+        if inner % self.n or width % self.n:
             raise BadInput(
                 f"Compacter: n={self.n} has to divide the width {width} and the bottleneck {inner}, which is the width "
                 f"over reduction {self.reduction}. Choose an n that does, or another reduction."

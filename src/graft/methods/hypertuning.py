@@ -210,8 +210,10 @@ class HyperTuning(Method):
         super().__post_init__()
         positive(self, "examples", "pool", "length", "tokens", "rank", "width", "depth", "heads")
         check(self.alpha != 0, self, "alpha", "must not be 0, which would leave the base as it is", "Try 16.")
-        check(self.width % self.heads == 0, self, "width", f"must be a multiple of heads={self.heads}", "Try 64.")
-        check(self.pool >= self.examples, self, "pool", f"must be at least examples={self.examples}", "Try 64.")
+        heads, fewest = self.heads, self.examples
+        more = f"Try {max(64 // heads, 1) * heads}."
+        check(self.width % heads == 0, self, "width", f"must be a multiple of heads={heads}", more)
+        check(self.pool >= fewest, self, "pool", f"must be at least examples={fewest}", f"Try {fewest}.")
         check(len(set(self.tasks)) == len(self.tasks), self, "tasks", "must differ", "Name each once.")
         if self.emits == "lora":
             object.__setattr__(self, "start", "exact")

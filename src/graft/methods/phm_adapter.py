@@ -74,7 +74,12 @@ class PHMAdapter(Method):
 
     def _bottleneck(self, site: Site) -> int:
         width = site.outputs // self.reduction
-        if width < 1 or width % self.n or site.outputs % self.n:
+        if width < 1:
+            raise BadInput(
+                f"PHMAdapter: reduction {self.reduction} leaves no bottleneck in a width of {site.outputs}. "
+                f"Choose at most {site.outputs // self.n}."
+            )
+        if width % self.n or site.outputs % self.n:
             raise BadInput(
                 f"PHMAdapter: n={self.n} has to divide the width {site.outputs} and the bottleneck {width}, which is "
                 f"the width over reduction {self.reduction}. Choose an n that does, or another reduction."

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 from torch import nn
 
+from graft import catalogue
 from graft.attach import attach, detach
 from graft.errors import GraftError
 from graft.method import Method, Sum, find
@@ -20,7 +21,7 @@ def recipe(method: Method) -> str:
     made = method.made_of(OTHERS)
     terms = method.terms if isinstance(method, Sum) else (method,)
     rows = "mixed.jsonl" if any(term.needs_tasks for term in terms) else "reviews.jsonl"
-    tune = f"--data {rows} --method {'+'.join(term.slug() for term in terms)}"
+    tune = f"--data {rows} --method {'+'.join(catalogue.written(type(term)) for term in terms)}"
     if (base := _base(method)) is not None:
         return f"graft tune --model {base} {tune}"
     if made != method and (base := _base(made, OTHERS)) is not None:

@@ -32,7 +32,7 @@ def show(console: "Console", portrait: Portrait, costs: Costs | None, model: str
     _section(console, "settings", [*pairs, ("learning rate", f"{portrait.learning_rate:g}")])
     _section(console, "facts", _facts(portrait))
     if costs is not None:
-        _section(console, f"on {model}", _costs(costs))
+        _section(console, f"on {model}", _costs(costs, portrait.merges))
     _section(console, f"structure, in the terms of {SOURCE}", portrait.structure.items())
     _section(console, "when it is a good choice", [(each.task, f"{each.said} ({each.source})")
                                                    for each in portrait.advice])  # fmt: skip
@@ -57,15 +57,17 @@ def _facts(portrait: Portrait) -> list[tuple[str, str]]:
     ]
 
 
-def _costs(costs: Costs) -> list[tuple[str, str]]:
+def _costs(costs: Costs, merges: str) -> list[tuple[str, str]]:
     if costs.refused:
         return [("not there", costs.refused)]
-    found = [
-        ("trainable", f"{costs.trainable:,} ({costs.trainable / costs.total:.3%} of {costs.total:,})"),
-        ("changed", f"{costs.changed:,} entries of the base differ once merged"),
-        ("rank", f"{costs.rank:,} at most, of the change of any one matrix"),
-        ("stored", f"{costs.stored:,} bytes"),
-    ]
+    found = [("trainable", f"{costs.trainable:,} ({costs.trainable / costs.total:.3%} of {costs.total:,})")]
+    if merges != "no":
+        where = f", {merges}" if merges.startswith("where") else ""
+        found += [
+            ("changed", f"{costs.changed:,} entries of the base differ once merged{where}"),
+            ("rank", f"{costs.rank:,} at most, of the change of any one matrix"),
+        ]
+    found += [("stored", f"{costs.stored:,} bytes")]
     found += [("head", f"{costs.head:,} more train in the task's head")] if costs.head else []
     return [*found, ("sites", "; ".join(costs.sites)), *(("note", remark) for remark in costs.remarks)]
 

@@ -22,6 +22,7 @@ def show_outcome(console: "Console", found: Outcome) -> None:
     for comparison in found.comparisons.values():
         table.add_row(*(Text(cell) for cell in _cells(comparison)))
     console.print(table)
+    _show_reasons(console, {name: each.difference for name, each in found.comparisons.items()})
     style = {"better": "green", "worse": "red"}.get(found.headline.outcome, "yellow")
     console.print(Text(found.verdict, style), soft_wrap=True)
 
@@ -38,6 +39,7 @@ def show_scores(console: "Console", scores: Mapping[str, Interval]) -> None:
         digits = 1 if metrics.get(name).unit == "%" else 3
         table.add_row(*(Text(cell) for cell in (_title(name), _number(found.value, digits), _interval(found, digits))))
     console.print(table)
+    _show_reasons(console, scores)
 
 
 def show_samples(console: "Console", samples: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
@@ -68,9 +70,21 @@ def _title(name: str) -> str:
     return metric.title + ("" if metric.higher_is_better else " ↓")
 
 
+def _show_reasons(console: "Console", found: Mapping[str, Interval]) -> None:
+    """Say below a table why there is no interval: in a cell a sentence would leave the numbers no room."""
+    from rich.text import Text
+
+    reasons: dict[str, list[str]] = {}
+    for name, interval in found.items():
+        if interval.reason is not None:
+            reasons.setdefault(interval.reason, []).append(metrics.get(name).title)
+    for reason, titles in reasons.items():
+        console.print(Text(f" {', '.join(titles)}: {reason}", "dim"), soft_wrap=True)
+
+
 def _interval(interval: Interval, digits: int) -> str:
     if interval.reason is not None:
-        return interval.reason
+        return "–"
     return f"{_number(interval.low, digits)} to {_number(interval.high, digits)}"
 
 

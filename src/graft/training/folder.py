@@ -44,19 +44,13 @@ def opened(folder: Path, resume: bool) -> Path | None:
 def write_recipe(folder: Path, options: Any, method: Method) -> None:
     """Write the options of a verb as a recipe that the same verb reads. The method's settings stand under its name."""
     terms = method.terms if isinstance(method, Sum) else (method,)
-    recipe: dict[str, Any] = {"method": "+".join(map(_written, terms))}
+    recipe: dict[str, Any] = {"method": "+".join(catalogue.written(type(term)) for term in terms)}
     for field in fields(options):
         if field.name not in NOT_KEPT:
             recipe[field.name] = _plain(getattr(options, field.name))
     for term in terms:
         recipe[term.slug()] = {field.name: _plain(getattr(term, field.name)) for field in fields(term)}
     write_text(folder / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
-
-
-def _written(method: Method) -> str:
-    """How the user names a method: one that came as a file by the place of that file."""
-    entry = catalogue.outside(type(method))
-    return str(entry.path) if entry and entry.path else method.slug()
 
 
 def write_environment(folder: Path, device: torch.device) -> None:

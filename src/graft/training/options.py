@@ -52,6 +52,11 @@ class TrainingOptions:
         wrong = [f"{name} must be a finite number, got {getattr(self, name)}" for name in numbers]
         wrong += [f"{name} must be above 0, got {getattr(self, name)}" for name in _ABOVE if _at_most_zero(self, name)]
         wrong += [
+            f"{name} must be at most {LONGEST:,}, got {value}"
+            for name in ("lr", "perturbation")
+            if isinstance(value := getattr(self, name), (int, float)) and finite(value) and value > LONGEST
+        ]
+        wrong += [
             f"{name} must not be negative, got {getattr(self, name)}" for name in _FROM if getattr(self, name) < 0
         ]
         if self.seed >= SEEDS:
@@ -70,6 +75,7 @@ class TrainingOptions:
             raise BadInput("; ".join(wrong) + ".")
 
 
+LONGEST = 1000  # step that is no mistake: no number that trains is that large
 _ABOVE = ("epochs", "steps", "seconds", "batch", "accumulate", "lr", "clip", "checks", "perturbation")
 _FROM = ("weight_decay", "patience", "seed")
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graft import metrics
+from graft import catalogue, metrics
 from graft.attach.around import refuse_checkpointing
 from graft.data import DataSets, Task, check, load, show_mask
 from graft.data import fit as fit_task
@@ -170,7 +170,8 @@ class Session:
             words += ["--columns", self.options.columns] if self.options.columns else []
         elif self.adapter.tasks:
             words += ["--task", self.adapter.tasks[0]]
-        return shlex.join([*words, *(["--prompt", "…"] if verb == "generate" else [])])
+        words += ["--prompt", "…"] if verb == "generate" else []
+        return catalogue.environment(map(type, self.method.methods())) + shlex.join(words)
 
     def _limit(self, task: Task, data: DataSets, base: Base) -> int | None:
         """The length that virtual tokens leave to rows, where that is less than the task's; None where all fits.
