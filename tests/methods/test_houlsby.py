@@ -112,5 +112,5 @@ def test_all_have_gradients_at_the_first_step() -> None:
 
 
 def test_no_bottleneck_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"Houlsby: bottleneck must be at least 1, got 0\. Try 8"):
+    with pytest.raises(BadInput, match=r"Houlsby: bottleneck must be at least 1, got 0\. Try 64"):
         Houlsby(0)

@@ -116,5 +116,5 @@ def test_starts_from_words_need_words_and_a_tokenizer() -> None:
 
 
 def test_no_tokens_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"PromptTuning: tokens must be at least 1, got 0\. Try 8"):
+    with pytest.raises(BadInput, match=r"PromptTuning: tokens must be at least 1, got 0\. Try 20"):
         PromptTuning(0)

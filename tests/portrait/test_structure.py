@@ -6,6 +6,7 @@ import torch
 from graft.attach import grafted
 from graft.method import named
 from graft.portrait.models import running
+from graft.portrait.portrait import drawn, example, properties
 from graft.portrait.structure import structure
 
 NAMES = ("intra-connectivity", "inter-connectivity", "parameters adapted", "parameter sharing", "input type",
@@ -49,7 +50,12 @@ def test_a_prefix_is_a_network_only_while_it_is_computed() -> None:
         ("parallel_adapter", {"insertion form": "parallel", "integration form": "scaled addition"}),
         ("oft", {"insertion form": "sequential", "integration form": "multiplication"}),
         ("random_mask", {"inter-connectivity": "fixed: sparse", "integration form": "new values"}),
-        ("ladder_side", {"insertions": "1 layer", "intra-connectivity": "dense: network of its own"}),
+        ("side_tuning", {"insertion form": "parallel", "intra-connectivity": "dense: network of its own"}),
+        ("weighted_sum", {"intra-connectivity": "none: parameter vector"}),
+        (
+            "ladder_side",
+            {"insertions": "1 layer, which reads all layers", "intra-connectivity": "dense: network of its own"},
+        ),
         ("top_layers", {"insertions": "2 of 8 layers", "insertion form": "in place"}),
         ("lora+prompt_tuning", {"insertion form": "parallel", "integration form": "scaled addition; concatenation"}),
     ],
@@ -63,3 +69,10 @@ def test_trying_leaves_nothing_behind() -> None:
     state = torch.get_rng_state()
     structure(named("lora"))
     assert grafted(running()) is None and torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", ["adapter_fusion", "parallel", "plug_in"])
+def test_what_is_made_of_others_is_shown_with_some(name: str) -> None:
+    shown = example(named(name))
+    assert drawn(shown) and len(properties(shown)) == 10 and properties(shown)["workspace"] == "FFN"
+    assert example(shown) == shown

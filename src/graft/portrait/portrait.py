@@ -1,6 +1,6 @@
 """One method in full: what it computes, where it acts, what it costs, and what it goes with."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from graft import catalogue
 from graft.attach import attach, detach
@@ -12,8 +12,10 @@ from graft.portrait.choosing import Advice, advice
 from graft.portrait.merging import merges
 from graft.portrait.recipe import recipe
 from graft.portrait.structure import structure
+from graft.spelling import spelled
 
 UNDRAWN: tuple[Mark, ...] = ()
+HOSTS = ("pfeiffer", "pfeiffer")  # of an example
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Portrait:
     structure, and nothing about merging and sums.
 
     trains: what it trains on a decoder, as a formula, or "". recipe: a command that gives an adapter of it, or "".
+    drawn_as: what the drawing, the structure and the rest of it are of, where that is not the method as it stands.
     refused: the methods that cannot be in a sum with it, and why. origin: where a method that is not graft's own comes
     from.
     """
@@ -46,6 +49,7 @@ class Portrait:
     refused: dict[str, str]
     advice: list[Advice]
     undrawn: str = ""
+    drawn_as: str = ""
     marks: tuple[Mark, ...] = field(default=UNDRAWN, repr=False)
 
 
@@ -57,9 +61,10 @@ def portrait(method: Method) -> Portrait:
     entries = [entry for each in kinds if (entry := catalogue.outside(each))]
     found, traits, undrawn = UNDRAWN, {}, ""
     can, why = "", ""
+    shown = example(method)
     try:
-        found, traits = drawn(method), properties(method)
-        can, why = merges(method)
+        found, traits = drawn(shown), properties(shown)
+        can, why = merges(shown)
     except GraftError as error:
         undrawn = str(error)
     names = {each.slug() for each in kinds}
@@ -81,28 +86,39 @@ def portrait(method: Method) -> Portrait:
         merges=can,
         unmergeable=why,
         structure=traits,
-        refused={} if undrawn else combining.refused(method),
+        refused={} if undrawn else combining.refused(shown),
         advice=advice(names, traits.get("workspace", "")),
         undrawn=undrawn,
+        drawn_as=spelled(shown) if shown != method and not undrawn else "",
         marks=found,
     )
+
+
+def example(method: Method) -> Method:
+    """The method itself; one that is made of others and names none, with some of them."""
+    settings = {each.name: getattr(method, each.name) for each in fields(method)}
+    if settings.get("hosts") == ():
+        return type(method)(**settings | {"hosts": HOSTS})
+    if settings.get("host") == "":
+        return type(method)(**settings | {"host": HOSTS[0], "train_bridge": True})
+    return method
 
 
 def properties(method: Method) -> dict[str, str]:
     """The structural properties with the module's complexity. Raises what `attach` raises on a small decoder.
 
     A vector and stored tokens cost nothing that grows, what reads other tokens costs by their number T, and a network
-    by what the numbers of one layer grow with, where a formula says that. What is in place has no module of its own.
+    by what the numbers of one layer grow with, where a formula says that. What is in place has none.
     """
     found = structure(method)
     inside = set(found["intra-connectivity"].split("; "))
     if found["insertion form"] == "in place":
-        return found
+        return {**found, "module complexity": "no module of its own"}
     if "dense: across tokens" in inside:
         grows = "T"
     else:
         grows = "1" if inside <= {"none: parameter vector", "dense: embedding"} else counting.growth(method)
-    return {**found, "module complexity": f"O({grows})"} if grows else found
+    return {**found, "module complexity": f"O({grows})" if grows else "no one power of a size"}
 
 
 def drawn(method: Method) -> tuple[Mark, ...]:

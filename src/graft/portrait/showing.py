@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from graft.drawing import terminal
+from graft.drawing.block import LAYERS
 from graft.portrait.costs import Costs
+from graft.portrait.models import LAYERS as SMALL
 from graft.portrait.portrait import Portrait
 from graft.portrait.structure import SOURCE
 from graft.portrait.written import Setting
@@ -28,19 +30,23 @@ def show(console: "Console", portrait: Portrait, costs: Costs | None, model: str
         console.print(Text(line, "cyan" if line.startswith("    ") else ""), soft_wrap=True)
     console.print()
     console.print(terminal(portrait.marks) if portrait.marks else Text(f"no drawing: {portrait.undrawn}\n", "yellow"))
+    if portrait.marks:
+        how = f", of {portrait.drawn_as}" if portrait.drawn_as else ""
+        console.print(Text(f"  drawn on a decoder of {LAYERS} layers{how}\n", "dim"))
     pairs = [(each.name, f"{_value(each)}  {each.said}") for each in portrait.settings]
     _section(console, "settings", [*pairs, ("learning rate", f"{portrait.learning_rate:g}")])
     _section(console, "facts", _facts(portrait))
     if costs is not None:
         _section(console, f"on {model}", _costs(costs, portrait.merges))
-    _section(console, f"structure, in the terms of {SOURCE}", portrait.structure.items())
+    _section(console, f"structure on a decoder of {SMALL} layers, in the terms of {SOURCE}", portrait.structure.items())
     _section(console, "when it is a good choice", [(each.task, f"{each.said} ({each.source})")
                                                    for each in portrait.advice])  # fmt: skip
 
 
 def _facts(portrait: Portrait) -> list[tuple[str, str]]:
     trains = f"{portrait.trains}   on a decoder of L layers, width d, feed-forward width f, H heads"
-    merges = portrait.merges + (f": {portrait.unmergeable}" if portrait.merges == "no" else "")
+    merges = portrait.merges + (f" (of {portrait.drawn_as})" if portrait.drawn_as else "")
+    merges += f": {portrait.unmergeable}" if portrait.merges == "no" else ""
     reasons: dict[str, list[str]] = {}
     for name, why in portrait.refused.items():
         reasons.setdefault(why, []).append(name)

@@ -46,6 +46,7 @@ def _read(adapter: Adapter) -> dict[str, str]:
     acting = [item for item in acting if not isinstance(item.part, StandIn)] or acting
     shared = any(item.site is None or getattr(item.part, "lent", ()) for item in adapter.placed)
     layers = {item.site.layer for item in acting if item.site is not None}
+    heard = {item.site.layer for item in adapter.placed if item.site is not None and item.part.listens}
     one_of_each = {(item.term, type(item.part), item.site.role): item for item in reversed(acting) if item.site}
     # What runs a layer computes what is in the layer; its other parts say what it adds there.
     one_of_each = {key: i for key, i in one_of_each.items() if "around" not in i.part.verbs()} or one_of_each
@@ -58,7 +59,7 @@ def _read(adapter: Adapter) -> dict[str, str]:
         "parameter sharing": "shared" if shared else "none",
         "input type": _joined(_input(how) for _, how in seen),
         "insertion form": _joined(_form(item, how) for item, how in seen),
-        "insertions": _insertions(layers),
+        "insertions": _insertions(layers) + (f", which reads {_insertions(heard)}" if heard - {None} else ""),
         "integration form": _joined(_integration(item, how, terms[item.term]) for item, how in seen),
         "workspace": _workspace([item.site.role for item in acting if item.site]),
     }
@@ -77,15 +78,22 @@ def _intra(item: Placed, how: Tried | None) -> str:
     if item.part.verbs() & {"tokens", "keys_values"}:
         return "dense: embedding" if how and how.stored else "dense: non-linear MLP"
     if how is None:
-        matrices = any(tensor.dim() > 1 for tensor in item.part.parameters())
-        return "dense: linear MLP" if matrices else "none: parameter vector"
+        return "none: parameter vector" if _vectors(item) else "dense: linear MLP"
     if how.mixes:
         return "dense: across tokens"
-    if not how.reads and how.varies:
+    if how.rescales or (how.linear and _vectors(item)):
+        return "none: parameter vector"
+    if how.alone:
         return "dense: network of its own"
-    if how.rescales or not how.reads:
+    if not how.reads:
         return "none: parameter vector"
     return "dense: linear MLP" if how.linear else "dense: non-linear MLP"
+
+
+def _vectors(item: Placed) -> bool:
+    """Whether it has vectors alone, and no matrix of others either."""
+    parts = (item.part, *getattr(item.part, "lent", ()))
+    return not any(tensor.dim() > 1 for part in parts for tensor in (*part.parameters(), *part.buffers()))
 
 
 def _inter(item: Placed, how: Tried | None) -> str:
@@ -108,7 +116,7 @@ def _form(item: Placed, how: Tried | None) -> str:
         return "parallel"
     if how is None or not (how.reads or how.varies):
         return "in place"
-    return "sequential" if how.itself else "parallel"
+    return "sequential" if how.itself and not how.alone else "parallel"
 
 
 def _integration(item: Placed, how: Tried | None, method: Method) -> str:
@@ -121,7 +129,7 @@ def _integration(item: Placed, how: Tried | None, method: Method) -> str:
         return "new values"
     if how.rescales:
         return "rescaling"
-    if how.itself and how.linear and len(how.reads) == 1:
+    if how.itself and how.linear and not how.alone and len(how.reads) == 1:
         return "multiplication"
     scaled = {"alpha", "scale"} & {field.name for field in fields(method)}
     return "scaled addition" if scaled and how.reads else "direct addition"

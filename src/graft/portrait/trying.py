@@ -18,14 +18,16 @@ class Tried:
 
     reads: which of what enters its site ("x"), what leaves it ("y") and the residual stream ("residual") the change
     depends on. varies: it is not the same for every token. itself: it depends on what it changes. linear: it is linear
-    in what it reads. rescales: it depends entry by entry on what it changes, and is nothing where that is. mixes: at
-    one token it depends on others. stored: virtual tokens or keys that no network computes.
+    in what it reads. alone: it is not the same for every token where all that it reads is zero. rescales: it depends
+    entry by entry on what it changes, and is nothing where that is. mixes: at one token it depends on others. stored:
+    virtual tokens or keys that no network computes.
     """
 
     reads: frozenset[str] = frozenset()
     varies: bool = False
     itself: bool = False
     linear: bool = False
+    alone: bool = False
     rescales: bool = False
     mixes: bool = False
     stored: bool = True
@@ -86,11 +88,13 @@ def _measured(change: Change, inputs: dict[str, Tensor], own: str) -> Tried:
     half = torch.arange(base.shape[-1]) % 2
     zero = change({name: torch.zeros_like(each) for name, each in inputs.items()})
     both = change({name: each + noise[name] for name, each in inputs.items()})
+    mixes = differs(change(first)[:, 1:], base[:, 1:])
     return Tried(
         reads=frozenset(reads),
         varies=differs(base, base[:, :1].expand_as(base)),
         itself=own in reads,
         linear=not differs(both + zero, base + change(noise)),
+        alone=differs(zero, zero[:, :1].expand_as(zero)) and not mixes,
         rescales=reads == {own} and not differs(change({**inputs, own: inputs[own] * half}), base * half),
-        mixes=differs(change(first)[:, 1:], base[:, 1:]),
+        mixes=mixes,
     )
