@@ -122,6 +122,22 @@ def test_one_of_several_tasks_alone(home: Path, make: Make, tmp_path: Path) -> N
     assert not (tmp_path / "none").exists()
 
 
+def test_examples_of_a_new_task(home: Path, make: Make, tmp_path: Path) -> None:
+    reads = str(make("reads", graft.HyperTuning(emits="lora", rank=2, width=16, heads=2)))
+    rows = tmp_path / "new.jsonl"
+    rows.write_text("".join(sorted((home / "answers").glob("*.jsonl"))[0].read_text().splitlines(keepends=True)[:3]))
+    given = ["combine", reads, "--how", "frozen", "--examples", str(rows), "--output", str(tmp_path / "new")]
+    assert cli.main([*given, "--device", "cpu"]) == 0
+    study = small.study_of(home, "llama", "answers")
+    features = study.task.features(graft.data.load(str(rows), splits="test").test, study.tokenizer, train=True)
+    graft.load(study.model, reads, name="reads")
+    graft.load(study.model, tmp_path / "new", name="new")
+    attach(study.model, graft.Frozen("reads", examples=tuple(tuple(each["input_ids"]) for each in features)), "made")
+    assert torch.allclose(outputs(study.model, "new"), outputs(study.model, "made"), atol=1e-6)
+    with pytest.raises(BadInput, match="--examples are for --how frozen, in the place of --task"):
+        graft.combine(adapters=(reads,), how="frozen", task="qa", examples=rows, output=tmp_path / "none")
+
+
 def test_an_adapter_in_the_format_of_peft(home: Path, two: tuple[str, str], tmp_path: Path) -> None:
     model, _ = beside(home, two, graft.Stack(("a", "b")))
     theirs = export(model, "a", tmp_path / "theirs")

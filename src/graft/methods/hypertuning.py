@@ -239,7 +239,7 @@ class HyperTuning(Method):
         rows: list[list[list[int]]] = [[] for _ in range(max(len(self.tasks), 1))]
         for batch in batches:
             for name, ids in zip(
-                batch.get("tasks") or [None] * len(batch["input_ids"]), _texts(batch, joint), strict=True
+                batch.get("tasks") or [None] * len(batch["input_ids"]), texts(batch, joint), strict=True
             ):
                 of = rows[self.tasks.index(name) if self.tasks else 0]
                 if len(of) < self.pool:
@@ -313,7 +313,7 @@ def _places(length: int, width: int) -> Tensor:
     return torch.stack((turns.sin(), turns.cos()), -1).flatten(1)[:, :width]
 
 
-def _texts(batch: Mapping[str, Any], joint: bool) -> list[list[int]]:
+def texts(batch: Mapping[str, Any], joint: bool) -> list[list[int]]:
     """The tokens of each row with its answer: of an encoder-decoder's, the decoder's behind the encoder's."""
     ids, mask, labels = batch["input_ids"], batch["attention_mask"].bool(), batch.get("labels")
     if isinstance(labels, Tensor) and labels.dim() == ids.dim() == 2:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from graft import checkpoint
+from graft import checkpoint, data
 from graft.attach import Adapter, attach, probe
 from graft.composition import Average, Frozen, Stack
 from graft.data.columns import nearest
@@ -17,6 +17,7 @@ from graft.decode.speaker import WRITES
 from graft.errors import BadInput
 from graft.loading import Source, find_base, load_base, load_generator
 from graft.method import Method
+from graft.methods.hypertuning import texts
 from graft.methods.parallel import Parallel
 from graft.spelling import spelled
 from graft.transfer.given import Given, one_base, one_task, read
@@ -24,6 +25,8 @@ from graft.transfer.plugged import refuse_taken
 
 if TYPE_CHECKING:
     from graft.verbs.combine import Options
+
+Rows = tuple[tuple[int, ...], ...]
 
 
 def write(options: "Options") -> tuple[dict[str, Any], list[str], str]:
@@ -42,7 +45,8 @@ def write(options: "Options") -> tuple[dict[str, Any], list[str], str]:
     source = find_base(base, options.trust_remote_code)
     model = _model(source, task, given, options)
     live = [checkpoint.load(model, each.place, each.name, force=options.force) for each in given]
-    made = attach(model, _value(options, given, live), options.name)
+    examples = _examples(options, task, source, model)
+    made = attach(model, _value(options, given, live, examples), options.name)
     probe(model, made.name)
     about = {"how": options.how, "adapters": list(options.adapters), "weights": list(options.weights)}
     extra = {**_kept(given), "base": base, "combined": about | ({"task": options.task} if options.task else {})}
@@ -61,11 +65,13 @@ def _refuse_options(options: "Options") -> None:
     """Refuse what the options alone tell."""
     how, count = options.how, len(options.adapters)
     if how == "frozen" and count != 1:
-        raise BadInput(f"--how frozen takes one adapter, that knows several tasks, and {count} were given.")
+        raise BadInput(f"--how frozen takes one adapter, that knows tasks or reads examples, and {count} were given.")
     if how != "frozen" and count < 2:
         raise BadInput(f"--how {how} takes at least two adapters, and {count} was given. Give another folder.")
     if how != "frozen" and options.task is not None:
         raise BadInput(f"--task says which task is frozen, and --how {how} has no use for it. Leave it out.")
+    if options.examples is not None and (how != "frozen" or options.task is not None):
+        raise BadInput("--examples are for --how frozen, in the place of --task. Leave one of them out.")
     if options.weights and how not in ("average", "parallel"):
         raise BadInput(f"--weights are for average and parallel, and --how {how} has no use for them. Leave them out.")
     if len(options.weights) not in (0, count) or not all(map(math.isfinite, options.weights)):
@@ -80,13 +86,26 @@ def _model(source: Source, task: Task | None, given: Sequence[Given], options: "
     return load_base(source, task, dtype=options.dtype, device=options.device, seed=seed).model
 
 
-def _value(options: "Options", given: Sequence[Given], live: Sequence[Adapter]) -> Method:
+def _examples(options: "Options", task: Task | None, source: Source, model: nn.Module) -> Rows:
+    """The token ids of the example rows, each with its answer, as the adapter read such rows in training."""
+    if options.examples is None:
+        return ()
+    if task is None:
+        raise BadInput(f"{options.adapters[0]} does not say what its rows were made of. Give graft.Frozen token ids.")
+    rows = data.load(str(options.examples), splits="test").test
+    batch = task.collate(task.features(rows, source.tokenizer, train=True), source.tokenizer)
+    return tuple(map(tuple, texts(batch, bool(model.config.is_encoder_decoder))))  # type: ignore[union-attr]
+
+
+def _value(options: "Options", given: Sequence[Given], live: Sequence[Adapter], examples: Rows) -> Method:
     names = tuple(each.name for each in given)
     if options.how == "stack":
         return Stack(names)
     if options.how != "frozen":
         return (Average if options.how == "average" else Parallel)(names, tuple(options.weights))
     tasks, folder = live[0].tasks, given[0].folder
+    if examples:
+        return Frozen(names[0], examples=examples)
     if options.task is None and len(tasks) > 1:
         raise BadInput(f"{folder} knows the tasks {', '.join(tasks)}, and none was named: add --task {tasks[0]}.")
     if options.task is not None and options.task not in tasks:

@@ -13,8 +13,8 @@ class Options:
     """Make one adapter of several of the same base, without training: an average, a stack, side by side.
 
     average: of the tensors, for adapters of one method. parallel: the weighted sum of what each adds. stack: one after
-    the other; the task is the last one's. frozen: one adapter that knows several tasks, for one of them. What is
-    written is an ordinary adapter: evaluate it before it is used.
+    the other; the task is the last one's. frozen: one adapter that knows several tasks, for one of them, or for
+    `examples` of another. What is written is an ordinary adapter: evaluate it before it is used.
     """
 
     adapters: Annotated[tuple[str, ...], "folders or Hugging Face ids of adapters, graft's own or PEFT's"]
@@ -22,6 +22,7 @@ class Options:
     output: Annotated[Path, "folder for the new adapter"]
     weights: Annotated[tuple[float, ...], "of average and parallel: one for each adapter; by default all alike"] = ()
     task: Annotated[str | None, "of frozen: which of the adapter's tasks"] = None
+    examples: Annotated[Path | None, "of frozen: rows of another task, for an adapter that reads examples"] = None
     model: Annotated[str | None, "the base, where it is not where the adapters say"] = None
     name: Annotated[str, "name of the new adapter"] = "default"
     dtype: Annotated[Literal["auto", "bf16", "fp32"], "of the base; auto: bf16 on a GPU that has it, else fp32"] = (
