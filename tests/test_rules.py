@@ -28,7 +28,7 @@ ORDER = [
     ["anatomy", "statistics"],
     ["part"],
     ["method"],
-    ["composition", "kronecker", "sparse", "spelling"],
+    ["composition", "decomposed", "kronecker", "sparse", "spelling"],
     ["hosts"],
     ["methods", "attach"],
     ["drawing"],
@@ -117,7 +117,7 @@ def test_a_method_imports_the_contract_and_nothing_else(name: str) -> None:
     # A hybrid is made of other methods; it alone may import them, as what says in `methods` that it is a sum of them.
     summed = any(isinstance(node, ast.FunctionDef) and node.name == "methods" for node in ast.walk(tree(path)))
     hybrid = summed or find(name).family == "hybrid"
-    shared = ("anatomy", "composition", "errors", "hosts", "kronecker", "method", "sparse", "spelling")
+    shared = ("anatomy", "composition", "decomposed", "errors", "hosts", "kronecker", "method", "sparse", "spelling")
     allowed = {f"graft.{each}" for each in shared} | ({"graft.methods"} if hybrid else set())
     for node, module in imports(path):
         top = ".".join(module.split(".")[:2]) if module.startswith("graft") else module.split(".")[0]

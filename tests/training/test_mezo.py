@@ -276,6 +276,7 @@ def test_terms_of_a_sum_keep_the_ratio_of_their_rates(study: Make, rate: float |
     ({"optimizer": "adamw", "objective": "accuracy"}, "for the optimizer mezo"),
     ({"optimizer": "adamw", "perturbation": 1.0}, "for the optimizer mezo"),
     ({"perturbation": 0.0}, "perturbation must be above 0"),
+    ({"perturbation": 1e99}, "perturbation must be at most 1,000"),
     ({"optimizer": "sgd"}, "no optimizer 'sgd'"),
 ])  # fmt: skip
 def test_what_has_no_meaning_is_refused(more: dict[str, Any], said: str) -> None:

@@ -99,7 +99,7 @@ def example(method: Method) -> Method:
     settings = {each.name: getattr(method, each.name) for each in fields(method)}
     if settings.get("hosts") == ():
         return type(method)(**settings | {"hosts": HOSTS})
-    if settings.get("host") == "":
+    if settings.get("host") == "" and "train_bridge" in settings:
         return type(method)(**settings | {"host": HOSTS[0], "train_bridge": True})
     return method
 

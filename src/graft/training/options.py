@@ -51,11 +51,8 @@ class TrainingOptions:
         numbers = [name for name in (*_ABOVE, *_FROM, "warmup") if not finite(getattr(self, name))]
         wrong = [f"{name} must be a finite number, got {getattr(self, name)}" for name in numbers]
         wrong += [f"{name} must be above 0, got {getattr(self, name)}" for name in _ABOVE if _at_most_zero(self, name)]
-        wrong += [
-            f"{name} must be at most {LONGEST:,}, got {value}"
-            for name in ("lr", "perturbation")
-            if isinstance(value := getattr(self, name), (int, float)) and finite(value) and value > LONGEST
-        ]
+        if finite(self.perturbation) and (self.perturbation or 0) > FARTHEST:
+            wrong.append(f"perturbation must be at most {FARTHEST:,}, got {self.perturbation}")
         wrong += [
             f"{name} must not be negative, got {getattr(self, name)}" for name in _FROM if getattr(self, name) < 0
         ]
@@ -75,7 +72,7 @@ class TrainingOptions:
             raise BadInput("; ".join(wrong) + ".")
 
 
-LONGEST = 1000  # step that is no mistake: no number that trains is that large
+FARTHEST = 1000  # no number that trains is that large
 _ABOVE = ("epochs", "steps", "seconds", "batch", "accumulate", "lr", "clip", "checks", "perturbation")
 _FROM = ("weight_decay", "patience", "seed")
 
