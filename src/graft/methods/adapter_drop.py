@@ -5,8 +5,8 @@
 
 The host is any method whose parts act in blocks; in an encoder-decoder each stack loses its first blocks. Nothing below
 the first adapter needs a graph then, so a backward ends there. A robust adapter is served whole, or specialized for any
-number up to n. Norms in front of the blocks go too, or the graph would begin there. The paper also prunes what is fused:
-that is `keep` of `AdapterFusion`.
+number up to n. Norms in front of the blocks go too, or the graph would begin there. The paper also prunes what is
+fused: that is `keep` of `AdapterFusion`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +49,7 @@ class AdapterDrop(Method):
             raise Refused(f"AdapterDrop: {self.host} trains the base's own tensors and has no parts to drop.")
         if self.hosted.needs_tasks or getattr(self.hosted, "tasks", None):
             raise Refused(
-                f"AdapterDrop: {self.host} tells tasks apart across blocks, even where it knows one. Choose another host."
+                f"AdapterDrop: {self.host} tells tasks apart across blocks, if only one. Choose another host."
             )
         for name in ("family", "learning_rate", "start", "needs_adapters"):
             object.__setattr__(self, name, getattr(self.hosted, name))
