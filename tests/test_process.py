@@ -46,8 +46,8 @@ def test_a_closed_pipe_is_quiet(arguments: list[str]) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
-@pytest.mark.parametrize("arguments", [["--help"], ["doctor"], ["doctor", "--json"]])
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", cases.some([["--help"], ["doctor"], ["doctor", "--json"]], 2))
+@pytest.mark.parametrize("unbuffered", cases.some(["", "1"]))
 def test_output_that_cannot_be_written_is_one_line(arguments: list[str], unbuffered: str) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -54,7 +54,7 @@ INSIDE = {"bitfit": {"sites": "all-linear"}, "ln_tuning": {"sites": "norm @ 0-1"
 
 
 @pytest.mark.parametrize("name", LAYERED)
-@pytest.mark.parametrize("on", cases.some(sorted(MODELS, key=lambda on: on not in cases.FEW), 3))
+@pytest.mark.parametrize("on", cases.some(sorted(MODELS, key=lambda on: on not in cases.FEW), 2))
 def test_none_is_the_adapter_all_is_the_base(name: str, on: str) -> None:
     model = zoo.tiny(on)
     base = outputs(model)

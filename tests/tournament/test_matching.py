@@ -164,7 +164,12 @@ def test_several_sizes_change_in_proportion() -> None:
     assert tokens > 8 and rank == round(tokens / 2)
 
 
-@pytest.mark.parametrize("name", cases.NAMES)
+# One of each kind of size, for the default suite.
+KINDS = ("lora", "pfeiffer", "prefix_tuning", "fish_mask", "ladder_side", "unipelt", "compacter", "oft", "top_layers",
+         "intrinsic_subspace", "lora+prefix_tuning")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", cases.some(sorted(cases.NAMES, key=lambda name: name not in KINDS), len(KINDS)))
 def test_every_method_is_matched_or_told(name: str) -> None:
     model = zoo.tiny(cases.one(name))
     method = cases.method(name)
