@@ -86,6 +86,7 @@ def test_a_file_is_tuned_loaded_and_compared(
     assert cli.main(["tune", *arguments, "--dry-run"]) == 0
     assert "sites=q v" in capsys.readouterr().out and not run.exists()
     assert cli.main(["tune", *arguments]) == 0
+    assert f"use it: GRAFT_METHODS={ssf} graft evaluate" in capsys.readouterr().out
     assert yaml.safe_load((run / "recipe.yaml").read_text())["method"] == str(ssf)
     alone()
     assert cli.main(["tune", str(run / "recipe.yaml"), "--dry-run"]) == 0

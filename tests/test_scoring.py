@@ -1,5 +1,6 @@
 """Scoring: records, outcomes against independent numbers, the floor, general text, items on disk."""
 
+import io
 import platform
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from rich.console import Console
 from sklearn.metrics import accuracy_score, f1_score
 
 import graft
@@ -15,6 +17,9 @@ import small
 from graft import metrics
 from graft.errors import BadInput, Refused
 from graft.scoring import forgetting, general_text, majority, measurable, not_for, outcome, score, write_items
+from graft.scoring.table import show_scores
+from graft.statistics import Interval
+from graft.statistics.bootstrap import nowhere
 from graft.training.tuning import Study
 
 
@@ -174,3 +179,12 @@ def test_no_rows_is_an_error(home: Path) -> None:
     study = small.study_of(home)
     with pytest.raises(BadInput, match="no rows to score"):
         score(study.model, study.tokenizer, study.task, [])
+
+
+def test_why_there_is_no_interval_stands_below_the_table() -> None:
+    console = Console(width=60, record=True, file=io.StringIO())
+    why = "the metric is undefined in 48% of resamples: too few items of some kind"
+    show_scores(console, {"accuracy": Interval(50.0, 0.0, 100.0, 9.0), "f1": nowhere(33.3, why)})
+    table, below = console.export_text().split("33.3")
+    assert "50.0" in table and "0.0 to 100.0" in table and why not in table
+    assert below.splitlines()[1].strip() == f"F1 (macro): {why}"
