@@ -13,6 +13,11 @@ from graft.anatomy.site import Site
 from graft.part import Part
 
 
+def scaled(m: Tensor, direction: Tensor) -> Tensor:
+    """Rows in these directions, as long as `m` says."""
+    return (m / direction.detach().norm(dim=-1))[:, None] * direction
+
+
 class Decomposed(Part):
     """m, and the part that moves the direction."""
 
@@ -22,5 +27,4 @@ class Decomposed(Part):
         self.m = nn.Parameter(torch.linalg.vector_norm(site.weight.detach().float(), dim=-1))
 
     def params(self, site: Site) -> dict[str, Tensor]:
-        direction = self.inner.params(site)[site.parameter]
-        return {site.parameter: (self.m / direction.detach().norm(dim=-1))[:, None] * direction}
+        return {site.parameter: scaled(self.m, self.inner.params(site)[site.parameter])}

@@ -34,6 +34,7 @@ from graft.part import zeros as zeros
 from graft.values import allowed
 from graft.values import check as check
 from graft.values import positive as positive
+from graft.values import reduced as reduced
 
 if TYPE_CHECKING:
     from graft.anatomy import Anatomy

@@ -76,6 +76,16 @@ def positive(method: Any, *names: str) -> None:
         check(fits, method, name, "must be at least 1", f"Try {usual}.")
 
 
+def reduced(method: Any, width: int, least: int = 1) -> int:
+    """The bottleneck that is `method.reduction` times narrower than a width. Refuses one narrower than a number."""
+    if width < method.reduction:
+        raise BadInput(
+            f"{type(method).__name__}: reduction {method.reduction} leaves no bottleneck in a width of {width}. "
+            f"Choose at most {width // least}."
+        )
+    return width // method.reduction
+
+
 def check(condition: bool, method: Any, name: str, rule: str, remedy: str) -> None:
     """Refuse an impossible hyperparameter: what was wrong, what was seen, what to do."""
     if not condition:

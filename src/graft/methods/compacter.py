@@ -18,7 +18,7 @@ from torch import Tensor
 from graft.anatomy.site import Site
 from graft.errors import BadInput
 from graft.kronecker import glorot
-from graft.method import ACTIVATIONS, Activation, Method, Part, StandIn, check, normal, positive, zeros
+from graft.method import ACTIVATIONS, Activation, Method, Part, StandIn, check, normal, positive, reduced, zeros
 
 if TYPE_CHECKING:
     from graft.attach.call import Call
@@ -100,12 +100,7 @@ class Compacter(Method):
 
     def _widths(self, site: Site) -> tuple[int, int]:
         """Of the model and of the bottleneck."""
-        width, inner = site.outputs, site.outputs // self.reduction
-        if inner < 1:
-            raise BadInput(
-                f"Compacter: reduction {self.reduction} leaves no bottleneck in a width of {width}. "
-                f"Choose at most {width // self.n}."
-            )
+        width, inner = site.outputs, reduced(self, site.outputs, self.n)
         if inner % self.n or width % self.n:
             raise BadInput(
                 f"Compacter: n={self.n} has to divide the width {width} and the bottleneck {inner}, which is the width "

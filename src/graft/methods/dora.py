@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graft.anatomy.site import Site
+from graft.decomposed import scaled
 from graft.method import Method, Part, check, pair, positive
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class WeightDecomposed(Part):
 
     def params(self, site: Site) -> dict[str, Tensor]:
         direction = site.weight.to(self.A.dtype) + self.scale * (self.B @ self.A)
-        return {site.parameter: (self.m / direction.detach().norm(dim=-1))[:, None] * direction}
+        return {site.parameter: scaled(self.m, direction)}
 
     @torch.no_grad()
     def _norm(self, site: Site) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from graft.anatomy.site import Site
 from graft.errors import BadInput
 from graft.kronecker import glorot, kronecker
-from graft.method import ACTIVATIONS, Activation, Method, Part, StandIn, check, normal, positive, zeros
+from graft.method import ACTIVATIONS, Activation, Method, Part, StandIn, check, normal, positive, reduced, zeros
 
 if TYPE_CHECKING:
     from graft.attach.call import Call
@@ -73,12 +73,7 @@ class PHMAdapter(Method):
         return norms + sum(2 * d * r // self.n + 2 * self.n**3 + r + d for d, r in ends)
 
     def _bottleneck(self, site: Site) -> int:
-        width = site.outputs // self.reduction
-        if width < 1:
-            raise BadInput(
-                f"PHMAdapter: reduction {self.reduction} leaves no bottleneck in a width of {site.outputs}. "
-                f"Choose at most {site.outputs // self.n}."
-            )
+        width = reduced(self, site.outputs, self.n)
         if width % self.n or site.outputs % self.n:
             raise BadInput(
                 f"PHMAdapter: n={self.n} has to divide the width {site.outputs} and the bottleneck {width}, which is "

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from graft.anatomy.site import Site
 from graft.errors import BadInput
-from graft.method import ACTIVATIONS, Activation, Method, Part, check, kaiming, positive
+from graft.method import ACTIVATIONS, Activation, Method, Part, check, kaiming, positive, reduced
 from graft.methods.lora import LowRank
 from graft.methods.pfeiffer import AfterNorm
 from graft.methods.prefix_tuning import Network, Slots
@@ -313,7 +313,7 @@ class ProPETL(Method):
 
     def _shared(self, site: Site) -> Part:
         if self.form == "adapter":
-            return AfterNorm(site.outputs, self._bottleneck(site), self.activation, "bert")
+            return AfterNorm(site.outputs, reduced(self, site.outputs), self.activation, "bert")
         if self.form == "lora":
             return LowRank(site, self.rank, self.alpha / self.rank, dropout=0.0)
         assert site.heads is not None
@@ -323,7 +323,7 @@ class ProPETL(Method):
     def _masked(self, site: Site) -> list[tuple[int, ...]]:
         """The shapes of the tensors that have masks."""
         if self.form == "adapter":
-            r = self._bottleneck(site)
+            r = reduced(self, site.outputs)
             return [(r, site.outputs), (site.outputs, r)]
         if self.form == "lora":
             return [(*site.batch, self.rank, site.inputs), (*site.batch, site.outputs, self.rank)]
@@ -333,21 +333,13 @@ class ProPETL(Method):
     def _unmasked(self, site: Site) -> int:
         """How many numbers more a shared module has than its masks: biases, or a network instead of what it gives."""
         if self.form == "adapter":
-            return self._bottleneck(site) + site.outputs
+            return reduced(self, site.outputs) + site.outputs
         if self.form == "lora" or self.packed:
             return 0
         assert site.heads is not None
         given = 2 * site.heads.key * site.heads.width
         network = self.tokens * site.inputs + (site.inputs + 1) * self.hidden + (self.hidden + 1) * given
         return network - self.tokens * given
-
-    def _bottleneck(self, site: Site) -> int:
-        if self.reduction > site.outputs:
-            raise BadInput(
-                f"ProPETL: reduction {self.reduction} leaves no bottleneck in a width of {site.outputs}. "
-                f"Choose at most {site.outputs}."
-            )
-        return site.outputs // self.reduction
 
 
 def _alike(sites: Sequence[Site]) -> list[list[Site]]:
