@@ -87,7 +87,7 @@ def test_2_only_its_own_tensors_train(model_name: str, name: str) -> None:
     assert changed <= set(adapter.trained)
 
 
-@on_all
+@on_one
 def test_3_detach_leaves_no_trace(model_name: str, name: str) -> None:
     model = zoo.tiny(model_name)
     model.get_input_embeddings().requires_grad_(False)
@@ -207,7 +207,7 @@ def test_9_padding_changes_nothing(model_name: str, name: str) -> None:
         close(real(model, one, outputs(model, one)), real(model, padded, together[index : index + 1]), 2e-4)
 
 
-@on_all
+@on_one
 def test_9_gradient_checkpointing_changes_nothing(model_name: str, name: str) -> None:
     model = zoo.tiny(model_name)
     if not model.supports_gradient_checkpointing:
@@ -240,7 +240,7 @@ def test_9_gradient_checkpointing_changes_nothing(model_name: str, name: str) ->
             close(a, b, 1e-4)
 
 
-@on_all
+@on_one
 def test_9_half_precision_base_full_precision_parts(model_name: str, name: str) -> None:
     model = zoo.tiny(model_name)
     adapter = cases.grafted(model, name)

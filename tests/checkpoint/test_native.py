@@ -85,6 +85,7 @@ def test_loaded_equals_saved(name: str, tmp_path: Path) -> None:
         assert torch.equal(outputs(again), outputs(zoo.tiny(model_name)))
 
 
+@pytest.mark.slow
 def test_loaded_in_a_new_process_equals_saved(tmp_path: Path) -> None:
     for name in cases.NAMES:
         model = zoo.tiny("t5")

@@ -41,6 +41,7 @@ def test_no_trial_is_run_twice_and_who_joins_later_runs_alone(compared: Compare)
     assert len(second.standings["trials"]) == len(times) + 2
 
 
+@pytest.mark.slow
 def test_order_and_names_decide_nothing(compared: Compare, tmp_path: Path) -> None:
     one = compared(contestants=("head", "tfidf", "again=head"), folder=tmp_path / "one")
     other = compared(contestants=("again=head", "tfidf", "head"), folder=tmp_path / "other")

@@ -173,7 +173,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 }
 
 
-@pytest.mark.parametrize("moment", cases.some(MOMENTS))
+@pytest.mark.parametrize("moment", cases.some(MOMENTS, 0))
 def test_a_killed_process_resumes_bit_for_bit(home: Path, study: Make, tmp_path: Path, moment: str) -> None:
     assert os.environ["OMP_NUM_THREADS"] == "1"  # bits depend on the number of threads
     whole = go(study(), tmp_path / "whole", SLOW)
